@@ -1,0 +1,78 @@
+# Every target is safe to run again; `make` alone lists them. Builds are kept in ~/.cache/countersign.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup packages demo test lint format types contracts crds chart lock bench clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+PACKAGES := gcc libc6-dev libtss2-dev libtss2-tcti-device0 libtss2-tcti-swtpm0 pkg-config python3-venv swtpm swtpm-tools
+# What each package is looked for by; a package manager is asked only where one of these is missing.
+HAVE := command -v gcc pkg-config swtpm swtpm_setup >/dev/null && pkg-config --exists tss2-esys tss2-fapi \
+	&& $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null && ldconfig -p | grep -q libtss2-tcti-swtpm \
+	&& ldconfig -p | grep -q libtss2-tcti-device
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+packages: ## install the Debian packages that are missing (root or sudo)
+	@if $(HAVE); then exit 0; fi; \
+	install="apt-get install -y --no-install-recommends $(PACKAGES)"; \
+	if [ "$$(id -u)" = 0 ]; then sudo=; elif sudo -n true 2>/dev/null; then sudo=sudo; else \
+	  echo "Debian packages are missing. Run this as root, then make again:"; echo "  apt-get update && $$install"; exit 1; fi; \
+	echo "==> installing Debian packages (about a minute): $(PACKAGES)"; \
+	log=$$(mktemp); \
+	if ! { $$sudo apt-get update && $$sudo env DEBIAN_FRONTEND=noninteractive $$install; } >"$$log" 2>&1; then \
+	  tail -20 "$$log"; rm -f "$$log"; exit 1; fi; rm -f "$$log"
+
+.venv/.ready: pyproject.toml requirements/build.txt requirements/dev.txt | packages
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed, this is $$($(PYTHON) -V)"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "==> installing pinned Python packages (about a minute; tpm2-pytss is compiled)"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/build.txt
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --no-build-isolation -r requirements/dev.txt
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+setup: .venv/.ready ## make .venv and build the local control plane (about 8 minutes the first time)
+	@$(BIN)/countersign dev build
+
+demo: setup ## run the main job end to end, then attack it
+	@$(BIN)/countersign demo
+
+test: setup lint types contracts ## run everything that CI runs
+	@echo "==> tests"
+	@$(BIN)/python -m pytest
+
+lint: .venv/.ready ## ruff: style and formatting
+	@echo "==> ruff"
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+
+format: .venv/.ready ## let ruff rewrite what it can
+	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
+
+types: .venv/.ready ## mypy, strict
+	@echo "==> mypy"
+	@$(BIN)/mypy --no-error-summary operator/countersign webhook/countersign_webhook
+
+contracts: .venv/.ready ## import contracts, and generated files as they would be generated now
+	@echo "==> import contracts and generated files"
+	@$(BIN)/lint-imports --no-logo >/dev/null || $(BIN)/lint-imports
+	@$(BIN)/countersign crds --check
+
+crds: .venv/.ready ## write crds/ and the chart's copy from the models
+	@$(BIN)/countersign crds
+
+bench: setup ## measure, print and write docs/benchmarks.md
+	@$(BIN)/python bench/run.py
+
+lock: .venv/.ready ## resolve the dependencies again into requirements/*.txt
+	@compile="$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --universal --python-version 3.11"; \
+	export UV_CUSTOM_COMPILE_COMMAND="make lock"; \
+	$$compile --extra dev pyproject.toml -o requirements/dev.txt >/dev/null; \
+	$$compile -c requirements/dev.txt --extra operator --extra webhook --extra authority --extra signer --extra verifier pyproject.toml -o requirements/runtime.txt >/dev/null; \
+	$$compile -c requirements/dev.txt requirements/build.in -o requirements/build.txt >/dev/null
+
+clean: ## remove the virtual environment and caches of tools (not ~/.cache/countersign)
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
