@@ -1,0 +1,27 @@
+"""What a signer counts. Labels are reason codes of the registry, so their number is bounded (threats.md E7)."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+__all__ = ["SignerMetrics"]
+
+
+class SignerMetrics:
+    """The metrics of one signer, in a registry of its own."""
+
+    def __init__(self) -> None:
+        """Register them."""
+        self.registry = CollectorRegistry()
+        self.calls = Counter(
+            "countersign_signer_calls", "Calls of the agent by outcome.", ["code"], registry=self.registry
+        )
+        self.enrolments = Counter(
+            "countersign_signer_enrolments", "Attempts to get a certificate.", ["code"], registry=self.registry
+        )
+        self.certificate_expiry = Gauge(
+            "countersign_signer_certificate_expiry_timestamp_seconds",
+            "When the certificate in use ends.",
+            registry=self.registry,
+        )
+        self.ready = Gauge("countersign_signer_ready", "1 when a signed request was answered.", registry=self.registry)

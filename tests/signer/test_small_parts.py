@@ -1,0 +1,65 @@
+"""The signer's pure parts: the CSR it signs, when it renews, and what it leaves of a list of tools."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from countersign.attest import SoftwareDevice, verify_csr
+from countersign.signer.answers import filter_json, filter_sse
+from countersign.signer.csr import build_csr
+from countersign.signer.keyring import renewal_delay
+
+NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+LIST = {"jsonrpc": "2.0", "id": 1, "result": {"tools": [{"name": "read"}, {"name": "drop"}, {"nothing": 1}]}}
+
+
+async def test_the_csr_names_nothing_and_is_signed_by_the_key() -> None:
+    device = SoftwareDevice()
+    key = await device.create_key()
+    der = await build_csr(key)
+    csr = x509.load_der_x509_csr(der)
+    spki = key.public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    verify_csr(der, attested_spki=spki, identifier="c.n.i")
+    assert list(csr.subject) == []
+    assert list(csr.extensions) == []
+
+
+@pytest.mark.parametrize(("jitter", "seconds"), [(-1, 2040), (0, 2400), (1, 2760)])
+def test_renewal_is_due_at_two_thirds_of_life_give_or_take_a_tenth(jitter: float, seconds: float) -> None:
+    assert renewal_delay(NOW, NOW + timedelta(hours=1), NOW, jitter=jitter) == pytest.approx(seconds)
+
+
+def test_an_overdue_renewal_is_due_now() -> None:
+    assert renewal_delay(NOW, NOW + timedelta(hours=1), NOW + timedelta(hours=2), jitter=0) == 0
+
+
+def test_a_list_keeps_only_what_the_front_door_named() -> None:
+    kept = json.loads(filter_json(json.dumps(LIST).encode(), frozenset({"read"}), {}))
+    assert kept["result"]["tools"] == [{"name": "read"}]
+
+
+def test_an_absent_list_of_names_hides_everything() -> None:
+    assert json.loads(filter_json(json.dumps(LIST).encode(), frozenset(), {}))["result"]["tools"] == []
+
+
+def test_an_entry_whose_definition_is_not_the_pinned_one_is_dropped() -> None:
+    kept = json.loads(filter_json(json.dumps(LIST).encode(), frozenset({"read"}), {"read": "sha256:" + "0" * 64}))
+    assert kept["result"]["tools"] == []
+
+
+def test_a_list_in_an_event_stream_is_filtered_too() -> None:
+    stream = f"event: message\r\nid: 7\r\ndata: {json.dumps(LIST)}\r\n\r\n".encode()
+    lines = filter_sse(stream, frozenset({"drop"}), {}).decode().split("\n")
+    assert lines[:2] == ["event: message", "id: 7"]
+    assert json.loads(lines[2].removeprefix("data: "))["result"]["tools"] == [{"name": "drop"}]
+
+
+@pytest.mark.parametrize("body", [b"[]", b'{"result":[]}', b'{"result":{}}', b"nonsense"])
+def test_a_list_that_cannot_be_read_is_not_passed_on(body: bytes) -> None:
+    with pytest.raises(ValueError, match=""):
+        filter_json(body, frozenset({"read"}), {})
