@@ -1,0 +1,159 @@
+"""What can be set: one file and the environment (``COUNTERSIGN_WEBHOOK_…``, nested by ``__``), read once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+
+__all__ = ["AudienceGrant", "Tls", "WebhookSettings", "load"]
+
+_ANY = "0.0.0.0"  # noqa: S104 - a pod's own address is not known before
+_MAX_CALL_BODY = 1 << 20
+
+
+class _Block(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Tls(_Block):
+    """A port with TLS; the two files may change at any time."""
+
+    host: str = _ANY
+    port: int = Field(ge=0, le=65535)
+    tls_cert: Path
+    tls_key: Path
+
+
+class Admission(Tls):
+    """Where the API server asks. With ``client_ca`` the handshake wants a client certificate under these roots."""
+
+    port: int = Field(default=9443, ge=0, le=65535)
+    client_ca: Path | None = None
+
+
+class Calls(Tls):
+    """Where signers and verifiers ask."""
+
+    port: int = Field(default=8443, ge=0, le=65535)
+
+
+class Health(_Block):
+    """``/healthz``, ``/readyz`` and ``/metrics``, in clear: they tell nothing that is secret."""
+
+    host: str = _ANY
+    port: int = Field(default=8080, ge=0, le=65535)
+
+
+class Audit(_Block):
+    """Where the audit log lies; one file for each start of the process."""
+
+    directory: Path = Path("/var/lib/countersign/audit")
+
+
+class AudienceGrant(_Block):
+    """Audiences that begin with ``prefix`` may be claimed by ToolServers of ``namespaces`` (crds.md 3.7)."""
+
+    prefix: str = Field(min_length=1, max_length=2048)
+    namespaces: tuple[str, ...] = Field(min_length=1)
+
+
+class Injection(_Block):
+    """The sidecar that is injected."""
+
+    image: str = Field(min_length=1)
+    version: str = Field(min_length=1)
+
+
+class Limits(_Block):
+    """Bounds of wire.md 11 on what may be sent, and how often."""
+
+    body_bytes: int = Field(default=256 * 1024, ge=1024, le=_MAX_CALL_BODY)
+    body_seconds: float = Field(default=10, gt=0, le=60)
+    skew_seconds: int = Field(default=5, ge=0, le=30)
+    proof_seconds: int = Field(default=60, ge=1, le=60)
+    instance_rate: float = Field(default=50, gt=0)
+    instance_burst: int = Field(default=100, ge=1)
+    address_rate: float = Field(default=200, gt=0)
+    address_burst: int = Field(default=400, ge=1)
+    connections: int = Field(default=4096, ge=1)
+
+
+class Token(_Block):
+    """Call tokens."""
+
+    life_seconds: int = Field(default=30, ge=5, le=60)
+
+
+class Decide(_Block):
+    """When no answer is better than an answer on old facts, or a late one."""
+
+    max_staleness_seconds: float = Field(default=30, gt=0)
+    timeout_seconds: float = Field(default=1, gt=0, le=10)
+
+
+class WebhookSettings(BaseSettings):
+    """Everything that can be set; unknown keys are refused. ``issuer`` is also the base URL that signers are given."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="COUNTERSIGN_WEBHOOK_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    kubeconfig: Path | None = None
+    namespace: str = "countersign-system"
+    cluster: str = Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?$")
+    issuer: str
+    admission: Admission
+    calls: Calls
+    health: Health = Health()
+    token_keys: Path
+    audit: Audit = Audit()
+    audiences: tuple[AudienceGrant, ...] = ()
+    injection: Injection
+    limits: Limits = Limits()
+    token: Token = Token()
+    decide: Decide = Decide()
+    log_level: str = "info"
+
+    @field_validator("issuer")
+    @classmethod
+    def _origin(cls, value: str) -> str:
+        """Want what wire.md 1.4 says: https, no path, no trailing slash; it is compared byte for byte."""
+        parsed = urlsplit(value)
+        if parsed.scheme != "https" or not parsed.hostname or value != f"https://{parsed.netloc}" or "@" in value:
+            msg = f"an https URL without path and trailing slash, not {value!r}"
+            raise ValueError(msg)
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic's signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment win over the file."""
+        return env_settings, init_settings
+
+
+def load(config: Path | None) -> WebhookSettings:
+    """Read the settings of the file ``config`` and the environment.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        If something is missing, unknown or out of bounds.
+    OSError
+        If the file cannot be read.
+
+    """
+    from_file: dict[str, Any] = {}
+    if config is not None:
+        with config.open("rb"):  # pydantic-settings takes a missing file for an empty one
+            from_file = dict(YamlConfigSettingsSource(WebhookSettings, yaml_file=config)())
+    return WebhookSettings(**from_file)
