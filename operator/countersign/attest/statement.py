@@ -13,12 +13,11 @@ from countersign.errors import Denied
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["MAX_STATEMENT", "Statement", "attestation_object", "build_statement"]
+__all__ = ["MAX_STATEMENT", "Statement", "attestation_object", "build_statement", "parse_object"]
 
 MAX_STATEMENT: Final = 32768
 """Bytes of an attestation object; a large one, with three RSA-4096 certificates, has about 7,000."""
 
-_MAX_CHAIN: Final = 6
 _MEMBERS: Final = frozenset({"ver", "alg", "x5c", "sig", "certInfo", "pubArea"})
 
 
@@ -26,7 +25,6 @@ _MEMBERS: Final = frozenset({"ver", "alg", "x5c", "sig", "certInfo", "pubArea"})
 class Statement:
     """The members of a tpm statement with their right types, nothing judged yet."""
 
-    fmt: str
     ver: str
     alg: int
     x5c: list[bytes]
@@ -35,23 +33,37 @@ class Statement:
     pub_area: bytes
 
     @classmethod
-    def parse(cls, att_obj: bytes) -> Self:
-        """Read an attestation object to its last byte.
+    def parse(cls, members: dict[str, Cbor]) -> Self:
+        """Read the ``attStmt`` of a tpm attestation object.
 
         Raises:
-            Denied: ``attest.payload`` (size), ``attest.cbor``, ``attest.fmt``, ``attest.chain`` (number of certificates).
+            Denied: ``attest.cbor``.
         """
-        if not 1 <= len(att_obj) <= MAX_STATEMENT:
-            raise Denied("attest.payload", f"an attestation object of {len(att_obj)} bytes")
-        outer = _map(decode(att_obj), "the attestation object")
-        if not {"fmt", "attStmt"} <= outer.keys() <= {"fmt", "attStmt", "authData"}:
-            raise Denied("attest.cbor", "members are not fmt, attStmt and at most authData")
-        fmt, inner = outer["fmt"], _map(outer["attStmt"], "attStmt")
-        if not isinstance(fmt, str) or not isinstance(outer.get("authData", b""), bytes):
-            raise Denied("attest.cbor", "fmt is no text, or authData no bytes")
-        if fmt != "tpm":
-            raise Denied("attest.fmt", "only the format tpm is taken here")
-        return cls(fmt, *_members(inner))
+        if members.keys() != _MEMBERS:
+            raise Denied("attest.cbor", f"members of attStmt are not {', '.join(sorted(_MEMBERS))}")
+        ver, alg, x5c = members["ver"], members["alg"], members["x5c"]
+        if not isinstance(ver, str) or not isinstance(alg, int) or not isinstance(x5c, list):
+            raise Denied("attest.cbor", "ver is no text, alg no integer, or x5c no array")
+        chain = [_bytes(item, "x5c") for item in x5c]
+        sig, cert_info, pub_area = (_bytes(members[name], name) for name in ("sig", "certInfo", "pubArea"))
+        return cls(ver, alg, chain, sig, cert_info, pub_area)
+
+
+def parse_object(att_obj: bytes) -> tuple[str, dict[str, Cbor]]:
+    """Read an attestation object to its last byte and return its ``fmt`` and ``attStmt``; ``authData`` is ignored.
+
+    Raises:
+        Denied: ``attest.payload`` (size), ``attest.cbor``.
+    """
+    if not 1 <= len(att_obj) <= MAX_STATEMENT:
+        raise Denied("attest.payload", f"an attestation object of {len(att_obj)} bytes")
+    outer = decode(att_obj)
+    if not isinstance(outer, dict) or not {"fmt", "attStmt"} <= outer.keys() <= {"fmt", "attStmt", "authData"}:
+        raise Denied("attest.cbor", "not a map of fmt, attStmt and at most authData")
+    fmt, inner = outer["fmt"], outer["attStmt"]
+    if not isinstance(fmt, str) or not isinstance(inner, dict) or not isinstance(outer.get("authData", b""), bytes):
+        raise Denied("attest.cbor", "fmt is no text, attStmt no map, or authData no bytes")
+    return fmt, inner
 
 
 def attestation_object(payload: Mapping[str, Any]) -> bytes:
@@ -92,24 +104,6 @@ def build_statement(
         "pubArea": public_area,
     }
     return encode({"fmt": "tpm", "attStmt": statement})
-
-
-def _map(value: Cbor, what: str) -> dict[str, Cbor]:
-    if not isinstance(value, dict):
-        raise Denied("attest.cbor", f"{what} is no map")
-    return value
-
-
-def _members(inner: dict[str, Cbor]) -> tuple[str, int, list[bytes], bytes, bytes, bytes]:
-    if inner.keys() != _MEMBERS:
-        raise Denied("attest.cbor", f"members of attStmt are not {', '.join(sorted(_MEMBERS))}")
-    ver, alg, x5c = inner["ver"], inner["alg"], inner["x5c"]
-    if not isinstance(ver, str) or not isinstance(alg, int) or not isinstance(x5c, list):
-        raise Denied("attest.cbor", "ver is no text, alg no integer, or x5c no array")
-    if not 1 <= len(x5c) <= _MAX_CHAIN:
-        raise Denied("attest.chain", f"{len(x5c)} certificates in x5c, 1 to {_MAX_CHAIN} wanted")
-    chain = [_bytes(item, "x5c") for item in x5c]
-    return ver, alg, chain, *(_bytes(inner[name], name) for name in ("sig", "certInfo", "pubArea"))  # type: ignore[return-value]
 
 
 def _bytes(value: Cbor, name: str) -> bytes:
