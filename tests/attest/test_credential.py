@@ -6,7 +6,9 @@ import hashlib
 from typing import Any
 
 import pytest
+import tpm2_pytss
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from tpm2_pytss.utils import make_credential as reference
 
 from countersign.attest import SoftwareDevice, make_credential
 from countersign.attest.credential import open_credential
@@ -28,9 +30,6 @@ def test_what_it_makes_opens_with_that_key(ek: Any) -> None:
 
 @pytest.mark.tpm
 def test_what_tpm2_pytss_makes_opens_the_same_way(ek: Any) -> None:
-    import tpm2_pytss
-    from tpm2_pytss.utils import make_credential as reference
-
     kind, key = ek
     pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     algorithm = tpm2_pytss.TPM2_ALG.SHA384 if kind == "P384" else tpm2_pytss.TPM2_ALG.SHA256

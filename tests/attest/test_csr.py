@@ -24,7 +24,10 @@ def name(**parts: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(getattr(NameOID, oid), value) for oid, value in parts.items()])
 
 
-def csr(subject: x509.Name = x509.Name([]), *names: x509.GeneralName, key: Any = KEY, extra: Any = None) -> bytes:
+NOBODY = x509.Name([])
+
+
+def csr(subject: x509.Name = NOBODY, *names: x509.GeneralName, key: Any = KEY, extra: Any = None) -> bytes:
     builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)

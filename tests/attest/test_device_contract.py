@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from support.attestation import IDENTIFIER, KEY_AUTHORIZATION, NOW, Lab, make_ca
+from tpm2_pytss import ESYS_TR, TPM2_ALG, TPM2_CAP, TPM2_HC, TPM2_SE, TPMT_SYM_DEF
 
 from countersign.attest import (
     SoftwareDevice,
@@ -25,7 +26,7 @@ from countersign.attest import (
     verify_statement,
 )
 from countersign.attest.algorithms import Attribute
-from countersign.attest.tpm import TpmDevice
+from countersign.attest.tpm import TpmDevice, _find_ek
 from countersign.errors import Denied, Unavailable
 
 if TYPE_CHECKING:
@@ -47,9 +48,8 @@ class Contract:
     """What every device does."""
 
     @pytest.fixture
-    async def device(self) -> AsyncIterator[AttestationDevice]:
+    async def device(self) -> AttestationDevice:
         raise NotImplementedError
-        yield
 
     @pytest.fixture
     def roots(self) -> Any:
@@ -299,8 +299,6 @@ class TestTpm(Contract):
 
 
 def _handles(context: Any) -> int:
-    from tpm2_pytss import TPM2_CAP, TPM2_HC
-
     _more, capability = context.get_capability(TPM2_CAP.HANDLES, TPM2_HC.TRANSIENT_FIRST, 64)
     data = capability.data
     handles = data.handles
@@ -308,13 +306,9 @@ def _handles(context: Any) -> int:
 
 
 def _leave_sessions(context: Any) -> None:
-    from tpm2_pytss import ESYS_TR, TPM2_ALG, TPM2_SE, TPMT_SYM_DEF
-
     symmetric = TPMT_SYM_DEF(algorithm=TPM2_ALG.NULL)
     context.start_auth_session(ESYS_TR.NONE, ESYS_TR.NONE, TPM2_SE.POLICY, symmetric, TPM2_ALG.SHA256)
 
 
 def _from_template(context: Any) -> Any:
-    from countersign.attest.tpm import _find_ek
-
     return _find_ek(context, "EK-RSA2048", 0x8101FFF0, 0x01C00002)

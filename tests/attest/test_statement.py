@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from typing import TYPE_CHECKING
 
@@ -161,7 +162,7 @@ HOSTILE: list[tuple[str, str, Callable[[], bytes]]] = [
     ("signature_format", "SHA-1", signed_with(SHA1_SIGNATURE)),
     ("signature_format", "RSA under an ECC key", signed_with(RSA_SIGNATURE)),
     ("signature_format", "another hash than alg", edited(alg=-35)),
-    ("signature", "by another key", lambda: signed_with(sign_attest(OTHER, GOOD_INFO))()),
+    ("signature", "by another key", signed_with(sign_attest(OTHER, GOOD_INFO))),
     ("extra_data", "another key authorization", lab(extra_data=hashlib.sha256(b"token.other-account").digest())),
     ("extra_data", "the key authorization itself", lab(extra_data=KEY_AUTHORIZATION.encode()[:32])),
     ("extra_data", "nothing", lab(extra_data=b"")),
@@ -217,10 +218,8 @@ def test_without_its_check_a_hostile_statement_passes_or_fails_later(code: str, 
 
         return type(one)(one.number, one.code, check)
 
-    try:
+    with contextlib.suppress(Denied):
         verify(make(), tuple(spy(one) for one in without))
-    except Denied:
-        pass
 
     assert reached[: step - 1] == list(range(1, step))
 

@@ -23,6 +23,8 @@ NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 IDENTIFIER = "prod-eu.billing.refund-agent-7f9c4"
 KEY_AUTHORIZATION = "xY2IzD8waEThaFUIb4V1AsFq4HziSdRv.vRuaP5zaEyj6Ic8kqVqLELj2SYsJ4NB7AdbjTrevXeQ"
 PERMANENT_IDENTIFIER = x509.ObjectIdentifier("1.3.6.1.5.5.7.8.3")
+NOBODY = x509.Name([])
+NO_CA = x509.BasicConstraints(ca=False, path_length=None)
 AIK = x509.ObjectIdentifier("2.23.133.8.3")
 
 
@@ -87,8 +89,8 @@ class Lab:
     ak_key: Any
     key: Any
     identifiers: tuple[x509.OtherName, ...] = (permanent_identifier(IDENTIFIER),)
-    subject: x509.Name = x509.Name([])
-    constraints: x509.BasicConstraints | None = x509.BasicConstraints(ca=False, path_length=None)
+    subject: x509.Name = NOBODY
+    constraints: x509.BasicConstraints | None = NO_CA
     usages: tuple[x509.ObjectIdentifier, ...] = (AIK,)
     raw_usages: bytes = b""
     key_usage: x509.KeyUsage | None = field(default_factory=lambda: usage(digital_signature=True))
