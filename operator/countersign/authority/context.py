@@ -1,0 +1,158 @@
+"""Everything that one authority process holds, opened once and closed once."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from countersign.audit import AuditLog
+from countersign.authority.acme_desk import AcmeDesk
+from countersign.authority.attestation import AttestationDesk
+from countersign.authority.ca import CaError, CertificateAuthority, attestation_ca
+from countersign.authority.cluster import WATCHED, Cluster
+from countersign.authority.issuance import Issuance
+from countersign.authority.reconcile import Reconciler
+from countersign.authority.recorder import Metrics, Recorder
+from countersign.authority.store import SqlOrderStore
+from countersign.clock import Clock, SystemClock
+from countersign.errors import Unavailable
+from countersign.kube import EventRecorder, Kube, WatchCache
+from countersign.kube.injection import InjectionSettings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from countersign.authority.settings import AuthoritySettings
+
+__all__ = ["ProcessContext"]
+
+
+@dataclass(frozen=True)
+class ProcessContext:
+    """The parts of a running authority; :meth:`aclose` ends them in the reverse order of their making."""
+
+    settings: AuthoritySettings
+    cluster: Cluster
+    store: SqlOrderStore
+    ca: CertificateAuthority
+    reconciler: Reconciler
+    audit: AuditLog
+    metrics: Metrics
+    attestation: AttestationDesk
+    acme: AcmeDesk
+    _stack: AsyncExitStack
+
+    @classmethod
+    async def from_settings(cls, settings: AuthoritySettings, *, clock: Clock | None = None) -> Self:
+        """Open the store, the caches, the audit log and the attestation CA; what fails here ends the process.
+
+        :raises Unavailable: a part that the authority cannot live without is not there.
+        """
+        clock = clock or SystemClock()
+        async with AsyncExitStack() as stack:
+            kube = await Kube.connect(settings.kubeconfig)
+            stack.push_async_callback(kube.aclose)
+            store = await SqlOrderStore.open(settings.database_url)
+            stack.push_async_callback(store.aclose)
+            audit = await AuditLog.open(settings.audit.directory, process="authority", clock=clock)
+            stack.push_async_callback(audit.aclose)
+            ca = await _attestation_ca(kube, settings, clock)
+            cache = WatchCache(kube, WATCHED, clock=clock)
+            cluster = Cluster(
+                kube,
+                cache,
+                token_audience=settings.token_audience,
+                max_staleness_seconds=settings.limits.max_staleness_seconds,
+            )
+            events = EventRecorder(kube, "countersign-authority")
+            reconciler = Reconciler(cluster, store, events, clock, namespace=settings.namespace)
+            await cache.start()
+            stack.push_async_callback(cache.aclose)
+            await reconciler.pass_once()
+            task = asyncio.create_task(reconciler.run(), name="reconcile")
+            stack.push_async_callback(_end, task)
+            metrics = Metrics()
+            recorder = Recorder(audit, metrics, clock, url=settings.url)
+            acme = AcmeDesk(
+                cluster=cluster,
+                store=store,
+                ak_root=ca.certificate,
+                identity_cas=reconciler.identity_ca,
+                issuance=Issuance(cluster, store, events, clock),
+                clock=clock,
+                cluster_name=settings.cluster,
+                url=settings.url,
+                lock=asyncio.Lock(),
+            )
+            attestation = AttestationDesk(
+                cluster=cluster,
+                store=store,
+                ca=ca,
+                identity_cas=reconciler.identity_ca,
+                recorder=recorder,
+                events=events,
+                clock=clock,
+                injection=InjectionSettings(
+                    image=settings.injection.image,
+                    version=settings.injection.version,
+                    token_audience=settings.token_audience,
+                ),
+                cluster_name=settings.cluster,
+                acme_url=acme.directory_url,
+                ca_bundle=lambda: ca_bundle(settings),
+                lock=asyncio.Lock(),
+            )
+            return cls(settings, cluster, store, ca, reconciler, audit, metrics, attestation, acme, stack.pop_all())
+        raise AssertionError("an exit stack does not swallow exceptions")
+
+    async def aclose(self) -> None:
+        """End everything."""
+        await self._stack.aclose()
+
+    def app(self) -> FastAPI:
+        """Return the HTTP application on these parts."""
+        from countersign.authority.app import create_app  # noqa: PLC0415 - FastAPI only where it is served
+
+        return create_app(self.attestation, self.acme, body_seconds=self.settings.limits.body_seconds)
+
+    def faults(self) -> list[str]:
+        """Return what keeps the authority from answering; empty means ready."""
+        found = []
+        try:
+            self.cluster.require_fresh()
+        except Unavailable as error:
+            found.append(error.detail)
+        if not self.audit.ready:
+            found.append("the audit log does not take records")
+        return found
+
+
+def ca_bundle(settings: AuthoritySettings) -> str:
+    """Return the roots that a signer needs to reach the ACME directory: ``ca.crt`` beside the serving certificate.
+
+    :raises Unavailable: ``attest.unavailable`` if there is none that can be read.
+    """
+    path = settings.listen.ca_bundle or settings.listen.tls_cert.parent / "ca.crt"
+    try:
+        found = x509.load_pem_x509_certificates(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise Unavailable("attest.unavailable", "the serving CA's certificate cannot be read") from error
+    return "".join(one.public_bytes(serialization.Encoding.PEM).decode() for one in found)
+
+
+async def _attestation_ca(kube: Kube, settings: AuthoritySettings, clock: Clock) -> CertificateAuthority:
+    try:
+        return await attestation_ca(kube, settings.namespace, cluster=settings.cluster, now=clock.now())
+    except CaError as error:
+        raise Unavailable("attest.unavailable", f"the attestation CA: {error}") from error
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

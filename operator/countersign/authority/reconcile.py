@@ -1,0 +1,189 @@
+"""What becomes true as time passes: status of IdentityIssuers, Devices and AgentInstances, and the CAs in memory.
+
+Level-triggered: one pass looks at everything, computes what each status should say, and applies what differs. A pass runs
+after a change that matters and at least every few seconds, because evidence expires without an event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from countersign.authority.ca import CaError, CertificateAuthority, identity_ca
+from countersign.authority.describe import device_conflict, device_status, instance_status
+from countersign.authority.instances import apply_status
+from countersign.authority.trust import stamp
+from countersign.kube import (
+    AGENT_IDENTITIES,
+    AGENT_INSTANCES,
+    DEVICES,
+    IDENTITY_ISSUERS,
+    NAMESPACES,
+    Conflict,
+    EventRecorder,
+    KubeError,
+    NotFound,
+    Resource,
+    set_condition,
+)
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from countersign.authority.cluster import Cluster
+    from countersign.authority.store import OrderStore
+    from countersign.clock import Clock
+
+__all__ = ["Reconciler", "issuer_status"]
+
+_EVERY: Final = 10.0
+_SETTLE: Final = 0.1
+_SOON: Final = timedelta(days=30)
+_PRUNE_EVERY: Final = 60.0
+_REREAD: Final = 60.0
+_LOG: Final = structlog.get_logger(__name__)
+
+
+class Reconciler:
+    """Keeps statuses true and the identity CAs at hand; :meth:`run` until cancelled."""
+
+    def __init__(
+        self, cluster: Cluster, store: OrderStore, events: EventRecorder, clock: Clock, *, namespace: str
+    ) -> None:
+        """Follow the cache; nothing runs yet."""
+        self._cluster = cluster
+        self._store = store
+        self._events = events
+        self._clock = clock
+        self._namespace = namespace
+        self._cas: dict[str, tuple[str, CertificateAuthority]] = {}
+        self._read_at: dict[str, float] = {}
+        self._wake = asyncio.Event()
+        self._pruned = float("-inf")
+        cluster.cache.subscribe(self._changed)
+
+    def identity_ca(self, issuer: str) -> CertificateAuthority | None:
+        """Return the CA of an Embedded issuer, once it was loaded."""
+        found = self._cluster.issuer(issuer)
+        uid, ca = self._cas.get(issuer, ("", None))
+        return ca if found is not None and found["metadata"]["uid"] == uid else None
+
+    async def run(self) -> None:
+        """Run passes until cancelled; a failed one is logged and comes again."""
+        while True:
+            self._wake.clear()
+            try:
+                await self.pass_once()
+            except Exception:  # noqa: BLE001 - whatever it was, the next pass must come
+                _LOG.exception("a pass over the statuses failed")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), _EVERY)
+            await asyncio.sleep(_SETTLE)
+
+    async def pass_once(self) -> None:
+        """Bring every status up to date, once."""
+        now = self._clock.now()
+        for issuer in self._cluster.issuers():
+            await self._issuer(issuer, now)
+        devices, instances = self._cluster.devices(), self._cluster.instances()
+        for device in devices:
+            uid = device["metadata"]["uid"]
+            count = sum(1 for one in instances if one["spec"]["deviceRef"]["uid"] == uid)
+            await self._device(device, devices, count, now)
+        by_name = {device["metadata"]["name"]: device for device in devices}
+        for instance in instances:
+            await self._instance(instance, by_name.get(instance["spec"]["deviceRef"]["name"]), now)
+        if self._clock.monotonic() - self._pruned >= _PRUNE_EVERY:
+            await self._store.prune(int(now.timestamp()))
+            self._pruned = self._clock.monotonic()
+
+    async def _issuer(self, issuer: dict[str, Any], now: datetime) -> None:
+        name = issuer["metadata"]["name"]
+        ca: CertificateAuthority | CaError
+        try:
+            ca = await self._load(issuer, now)
+        except CaError as error:
+            self._cas.pop(name, None)
+            ca = error
+        except KubeError as error:
+            _LOG.warning("the API server does not answer for a CA", issuer=name, error=str(error))
+            return
+        status = issuer_status(issuer, ca, now)
+        if await self._apply(IDENTITY_ISSUERS, issuer, status):
+            ready = next(item for item in status["conditions"] if item["type"] == "Ready")
+            if ready["reason"] == "CAExpiring":
+                await self._events.emit(issuer, "Warning", "CAExpiring", ready["message"])
+
+    async def _device(self, device: dict[str, Any], devices: list[dict[str, Any]], count: int, now: datetime) -> None:
+        pool = self._cluster.pool(device["spec"]["poolRef"]["name"])
+        conflict = device_conflict(device, devices, pool)
+        status = device_status(device, pool=pool, instances=count, conflict=conflict, now=now)
+        await self._apply(DEVICES, device, status)
+
+    async def _instance(self, instance: dict[str, Any], device: dict[str, Any] | None, now: datetime) -> None:
+        pool = None if device is None else self._cluster.pool(device["spec"]["poolRef"]["name"])
+        await self._apply(AGENT_INSTANCES, instance, instance_status(instance, device=device, pool=pool, now=now))
+
+    async def _load(self, issuer: dict[str, Any], now: datetime) -> CertificateAuthority:
+        """Return the issuer's CA; the Secret is read again once a minute, so that a replaced one is noticed."""
+        name, uid = issuer["metadata"]["name"], issuer["metadata"]["uid"]
+        if issuer["spec"]["type"] != "Embedded":
+            raise CaError("DirectoryUnreachable", "this version signs itself only; external CAs are not asked yet")
+        known, ca = self._cas.get(name, ("", None))
+        fresh = self._clock.monotonic() - self._read_at.get(name, float("-inf")) < _REREAD
+        if ca is not None and known == uid and fresh and ca.certificate.not_valid_after_utc > now:
+            return ca
+        ca = await identity_ca(self._cluster.kube, self._namespace, issuer, now)
+        self._cas[name] = uid, ca
+        self._read_at[name] = self._clock.monotonic()
+        return ca
+
+    async def _apply(self, resource: Resource, found: dict[str, Any], status: dict[str, Any]) -> bool:
+        """Apply a status if it says something new; whether it did. A stale copy is left to the next pass."""
+        present = found.get("status") or {}
+        if all(_covers(present.get(name), value) for name, value in status.items()):
+            return False
+        try:
+            await apply_status(self._cluster.kube, resource, found, status)
+        except (Conflict, NotFound):
+            self._wake.set()
+            return False
+        except KubeError as error:
+            _LOG.warning("a status was not taken", kind=resource.kind, name=found["metadata"]["name"], error=str(error))
+            return False
+        return True
+
+    def _changed(self, resource: Resource, _kind: str, _found: dict[str, Any]) -> None:
+        if resource not in (NAMESPACES, AGENT_IDENTITIES):
+            self._wake.set()
+
+
+def issuer_status(issuer: dict[str, Any], ca: CertificateAuthority | CaError, now: datetime) -> dict[str, Any]:
+    """Return the whole status of an IdentityIssuer (crds.md 3.1)."""
+    generation = issuer["metadata"].get("generation", 0)
+    conditions = [item for item in (issuer.get("status") or {}).get("conditions") or [] if item["type"] == "Ready"]
+    if isinstance(ca, CaError):
+        conditions = set_condition(conditions, "Ready", "False", ca.reason, ca.message, generation, now)
+        return {"observedGeneration": generation, "conditions": conditions}
+    until = ca.certificate.not_valid_after_utc
+    reason = "CAExpiring" if until - now < _SOON else "Ready"
+    message = f"the CA is valid until {stamp(until)}"
+    return {
+        "observedGeneration": generation,
+        "trustBundle": ca.pem,
+        "trustBundleSHA256": f"sha256:{hashlib.sha256(ca.pem.encode()).hexdigest()}",
+        "expirationTime": stamp(until),
+        "conditions": set_condition(conditions, "Ready", "True", reason, message, generation, now),
+    }
+
+
+def _covers(present: Any, wanted: Any) -> bool:
+    """Tell whether the object says already what is wanted; conditions of other writers beside ours do not count."""
+    if isinstance(wanted, list) and isinstance(present, list):
+        return all(item in present for item in wanted)
+    return bool(present == wanted)

@@ -1,0 +1,135 @@
+"""Serve two applications from one loop: the authority over TLS 1.3, and health in clear."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import ssl
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from prometheus_client import CollectorRegistry
+    from starlette.requests import Request
+
+    from countersign.authority.settings import AuthoritySettings
+
+__all__ = ["health_app", "serve"]
+
+_RELOAD: Final = 10.0
+_GRACE: Final = 10
+_MAX_CONNECTIONS: Final = 512
+_MAX_HEADERS: Final = 32768
+_LOG: Final = structlog.get_logger(__name__)
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves the signals to :func:`serve`, which has two of them to stop."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take no signals."""
+        yield
+
+
+def health_app(faults: Callable[[], list[str]], registry: CollectorRegistry) -> Starlette:
+    """Return ``/healthz`` (the process lives), ``/readyz`` (it can answer) and ``/metrics``."""
+
+    async def healthz(_request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(_request: Request) -> Response:
+        found = faults()
+        return JSONResponse(
+            {"status": "not ready" if found else "ok", "faults": found}, status_code=503 if found else 200
+        )
+
+    async def metrics(_request: Request) -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)])
+
+
+async def serve(app: Any, health: Any, settings: AuthoritySettings) -> None:
+    """Serve until SIGTERM or SIGINT; running requests get a while to end."""
+    listen = settings.listen
+    main = uvicorn.Config(
+        app,
+        host=listen.host,
+        port=listen.port,
+        ssl_certfile=listen.tls_cert,
+        ssl_keyfile=listen.tls_key,
+        limit_concurrency=_MAX_CONNECTIONS,
+        **_common(),
+    )
+    main.load()
+    if main.ssl is None:
+        msg = "the authority is served over TLS only"
+        raise RuntimeError(msg)
+    main.ssl.minimum_version = ssl.TLSVersion.TLSv1_3
+    side = uvicorn.Config(health, host=settings.health.host, port=settings.health.port, **_common())
+    servers = [_Server(main), _Server(side)]
+    _stop_on_signal(servers)
+    reload = asyncio.create_task(_follow(main.ssl, listen.tls_cert, listen.tls_key), name="tls")
+    try:
+        await asyncio.gather(*(server.serve() for server in servers))
+    finally:
+        reload.cancel()
+        with suppress(asyncio.CancelledError):
+            await reload
+
+
+def _common() -> dict[str, Any]:
+    return {
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "http": "httptools",
+        "lifespan": "off",
+        "timeout_keep_alive": 10,
+        "timeout_graceful_shutdown": _GRACE,
+    }
+
+
+def _stop_on_signal(servers: list[_Server]) -> None:
+    def stop() -> None:
+        for server in servers:
+            server.should_exit = True
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+
+
+async def _follow(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    """Take a rotated serving certificate for the next handshakes, without a restart."""
+    seen = _version(certificate, key)
+    while True:
+        await asyncio.sleep(_RELOAD)
+        now = _version(certificate, key)
+        if now == seen or now is None:
+            continue
+        try:
+            context.load_cert_chain(certificate, key)
+        except (OSError, ssl.SSLError) as error:
+            _LOG.warning("the serving certificate cannot be read yet", error=str(error))
+            continue
+        seen = now
+        _LOG.info("the serving certificate was renewed")
+
+
+def _version(*paths: Path) -> tuple[int, ...] | None:
+    try:
+        return tuple(path.stat().st_mtime_ns for path in paths)
+    except OSError:
+        return None
