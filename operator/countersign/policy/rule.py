@@ -1,0 +1,180 @@
+"""One rule, compiled: its parts, what it is filed under, and its truth value for a call (crds.md 5.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from countersign.policy.arguments import compile_argument
+from countersign.policy.environment import DENY_ONLY_IN_UNLESS, compile_environment
+from countersign.policy.logic import Unreadable, all_of, block, integer, items, negate, texts
+from countersign.policy.scope import Part, ToolEntry, compile_subjects, compile_task, compile_tools, tools_part
+
+if TYPE_CHECKING:
+    from countersign.policy.facts import CallFacts
+    from countersign.policy.model import Effect
+
+__all__ = ["Rule", "compile_rule"]
+
+_EFFECTS: Final[Mapping[str, Effect]] = {"Allow": "Allow", "Deny": "Deny", "RequireApproval": "RequireApproval"}
+_FIELDS: Final = frozenset(
+    {
+        "name",
+        "effect",
+        "reason",
+        "subjects",
+        "task",
+        "environment",
+        "unless",
+        "tools",
+        "arguments",
+        "when",
+        "approval",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A compiled rule.
+
+    ``agents`` and ``tools`` are what it can be filed under; None means "any", or that the part could not be read.
+    ``builds_on_when`` marks a rule that needs what is not built: it never helps a caller.
+    """
+
+    name: str
+    effect: Effect
+    reason: str | None
+    parts: tuple[Part, ...]
+    agents: frozenset[str] | None
+    tools: tuple[ToolEntry, ...] | None
+    builds_on_when: bool
+
+    def value(self, facts: CallFacts) -> bool | None:
+        """Return whether the rule is true for this call: False settles it, None is undecided."""
+        return all_of(part(facts) for part in self.parts)
+
+
+def _undecided(_facts: CallFacts) -> bool | None:
+    return None
+
+
+def compile_rule(value: Any, namespace: str | None) -> Rule:
+    """Compile a rule of a policy in ``namespace`` (None: a ClusterToolPolicy).
+
+    Raises ``Unreadable`` only for a rule without name or effect, which makes the whole policy unreadable; anything else
+    that this replica does not know makes the part undecided, and an unknown effect counts as Deny.
+    """
+    if not isinstance(value, Mapping):
+        raise Unreadable
+    name, stated = value.get("name"), value.get("effect")
+    if not isinstance(name, str) or not name or not isinstance(stated, str) or not stated:
+        raise Unreadable
+    rule = {key: entry for key, entry in value.items() if entry is not None}
+    effect = _EFFECTS.get(stated, "Deny")
+    reason = rule.get("reason")
+    parts: list[Part] = [] if _FIELDS.issuperset(rule) else [_undecided]
+    agents = _scope(rule, namespace, parts)
+    tools = _tools(rule, namespace, effect, parts)
+    _conditions(rule, effect, parts)
+    return Rule(
+        name=name,
+        effect=effect,
+        reason=reason if isinstance(reason, str) and reason else None,
+        parts=tuple(parts),
+        agents=agents,
+        tools=tools,
+        builds_on_when="when" in rule,
+    )
+
+
+def _scope(rule: Mapping[str, Any], namespace: str | None, parts: list[Part]) -> frozenset[str] | None:
+    if "subjects" not in rule:
+        return None
+    try:
+        part, agents = compile_subjects(rule["subjects"], namespace)
+    except Unreadable:
+        parts.append(_undecided)
+        return None
+    parts.append(part)
+    return agents
+
+
+def _tools(
+    rule: Mapping[str, Any], namespace: str | None, effect: Effect, parts: list[Part]
+) -> tuple[ToolEntry, ...] | None:
+    """Compile ``tools``; a rule that grants must say which tools, of which server."""
+    if "tools" not in rule:
+        if effect != "Deny":
+            parts.append(_undecided)
+        return None
+    try:
+        entries = compile_tools(rule["tools"], namespace, server_required=effect != "Deny")
+    except Unreadable:
+        parts.append(_undecided)
+        return None
+    parts.append(tools_part(entries))
+    return entries
+
+
+def _conditions(rule: Mapping[str, Any], effect: Effect, parts: list[Part]) -> None:
+    if "task" in rule:
+        parts.append(_read(lambda: compile_task(rule["task"])))
+    if "environment" in rule:
+        parts.append(_read(lambda: _environment(rule["environment"], effect)))
+    if "unless" in rule:
+        parts.append(_read(lambda: _unless(rule["unless"], effect)))
+    if "arguments" in rule:
+        parts.extend(_arguments(rule["arguments"]))
+    if "when" in rule:
+        # CEL is not built: undecided (never "as if absent", which would widen an Allow rule).
+        parts.append(_undecided)
+    if ("approval" in rule) != (effect == "RequireApproval") or ("approval" in rule and not _approval(rule)):
+        parts.append(_undecided)
+
+
+def _read(build: Callable[[], Part]) -> Part:
+    try:
+        return build()
+    except Unreadable:
+        return _undecided
+
+
+def _environment(value: Any, effect: Effect) -> Part:
+    if effect == "Deny" and isinstance(value, Mapping) and not DENY_ONLY_IN_UNLESS.isdisjoint(value):
+        raise Unreadable
+    return compile_environment(value)
+
+
+def _unless(value: Any, effect: Effect) -> Part:
+    if effect != "Deny":
+        raise Unreadable
+    holds = compile_environment(value)
+    return lambda facts: negate(holds(facts))
+
+
+def _arguments(value: Any) -> list[Part]:
+    if not isinstance(value, list) or not value:
+        return [_undecided]
+    return [_read(partial(_argument, entry)) for entry in value]
+
+
+def _argument(entry: Any) -> Part:
+    condition = compile_argument(entry)
+    return lambda facts: condition(facts.arguments) if facts.arguments_known else None
+
+
+def _approval(rule: Mapping[str, Any]) -> bool:
+    """Whether the block that says who may approve can be read."""
+    try:
+        entry = block(rule["approval"], frozenset({"users", "groups", "expiresSeconds"}))
+        for name in ("users", "groups"):
+            if name in entry:
+                texts(items(entry[name]))
+        if "expiresSeconds" in entry:
+            integer(entry["expiresSeconds"], least=1)
+    except Unreadable:
+        return False
+    return True
