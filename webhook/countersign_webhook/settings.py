@@ -118,6 +118,11 @@ class WebhookSettings(BaseSettings):
     decide: Decide = Decide()
     log_level: str = "info"
 
+    @property
+    def grants(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """Who may claim which audience, as ``policy`` takes it."""
+        return tuple((one.prefix, one.namespaces) for one in self.audiences)
+
     @field_validator("issuer")
     @classmethod
     def _origin(cls, value: str) -> str:

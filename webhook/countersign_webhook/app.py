@@ -1,0 +1,29 @@
+"""The calls port as one application: two signed endpoints as raw ASGI, everything else through FastAPI."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from countersign_webhook.decide.catalogue import CatalogueEndpoint
+from countersign_webhook.decide.public import public_app
+from countersign_webhook.decide.token import TokenEndpoint
+
+if TYPE_CHECKING:
+    from countersign_webhook.context import WebhookContext
+    from countersign_webhook.decide.http import Receive, Scope, Send
+
+__all__ = ["CallsApp"]
+
+
+class CallsApp:
+    """Sends a request to its endpoint by its exact path."""
+
+    def __init__(self, context: WebhookContext) -> None:
+        """Make the endpoints."""
+        self._signed = {one.path: one for one in (TokenEndpoint(context), CatalogueEndpoint(context))}
+        self._public = public_app(context)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        endpoint = self._signed.get(scope.get("path", "")) if scope["type"] == "http" else None
+        await (endpoint or self._public)(scope, receive, send)

@@ -1,0 +1,146 @@
+"""What the process is made of, put together once and taken apart at the end."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from countersign.audit import AuditLog
+from countersign.clock import SystemClock
+from countersign.errors import Unavailable
+from countersign.kube import (
+    AGENT_IDENTITIES,
+    AGENT_INSTANCES,
+    CLUSTER_TOOL_POLICIES,
+    DEVICE_POOLS,
+    DEVICES,
+    IDENTITY_ISSUERS,
+    NAMESPACES,
+    PODS,
+    TOOL_POLICIES,
+    TOOL_SERVERS,
+    EventRecorder,
+    InjectionSettings,
+    Kube,
+    WatchCache,
+)
+from countersign.wire import MemoryReplayCache, Nonces
+from countersign_webhook.decide.facts import Registry
+from countersign_webhook.decide.limit import RateLimit
+from countersign_webhook.decide.notices import Notices
+from countersign_webhook.decide.recorder import Recorder
+from countersign_webhook.decide.rules import RuleBook
+from countersign_webhook.keys import TokenKeys
+from countersign_webhook.metrics import WebhookMetrics
+
+if TYPE_CHECKING:
+    from countersign.clock import Clock
+    from countersign.wire import ReplayCache
+    from countersign_webhook.settings import WebhookSettings
+    from countersign_webhook.source import PolicySource
+
+__all__ = ["WATCHED", "WebhookContext"]
+
+WATCHED: Final = (
+    IDENTITY_ISSUERS,
+    DEVICE_POOLS,
+    DEVICES,
+    AGENT_IDENTITIES,
+    AGENT_INSTANCES,
+    TOOL_SERVERS,
+    TOOL_POLICIES,
+    CLUSTER_TOOL_POLICIES,
+    NAMESPACES,
+    PODS,
+)
+_NONCE_KEY_BYTES: Final = 32
+
+
+@dataclass(frozen=True)
+class WebhookContext:
+    """The parts. ``of`` joins them around a source and a log; ``from_settings`` makes the real ones."""
+
+    settings: WebhookSettings
+    clock: Clock
+    source: PolicySource
+    audit: AuditLog
+    keys: TokenKeys
+    notices: Notices
+    registry: Registry
+    book: RuleBook
+    recorder: Recorder
+    metrics: WebhookMetrics
+    injection: InjectionSettings
+    nonces: Nonces
+    replay: ReplayCache
+    instance_rate: RateLimit
+    address_rate: RateLimit
+    _closing: tuple[WatchCache | Kube, ...] = field(default=(), repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        settings: WebhookSettings,
+        *,
+        clock: Clock,
+        source: PolicySource,
+        audit: AuditLog,
+        notices: Notices,
+        closing: tuple[WatchCache | Kube, ...] = (),
+    ) -> WebhookContext:
+        """Join the parts. The key of the nonces is made here, so that a restart voids all of them (A7)."""
+        metrics, limits = WebhookMetrics(), settings.limits
+        return cls(
+            settings=settings,
+            clock=clock,
+            source=source,
+            audit=audit,
+            keys=TokenKeys(settings.token_keys),
+            notices=notices,
+            registry=Registry(source),
+            book=RuleBook(source, settings.grants, metrics),
+            recorder=Recorder(audit),
+            metrics=metrics,
+            injection=InjectionSettings(image=settings.injection.image, version=settings.injection.version),
+            nonces=Nonces(os.urandom(_NONCE_KEY_BYTES)),
+            replay=MemoryReplayCache(),
+            instance_rate=RateLimit(clock, rate=limits.instance_rate, burst=limits.instance_burst),
+            address_rate=RateLimit(clock, rate=limits.address_rate, burst=limits.address_burst),
+            _closing=closing,
+        )
+
+    @classmethod
+    async def from_settings(cls, settings: WebhookSettings) -> WebhookContext:
+        """Connect, start to watch and open the audit log; the first lists may still be under way afterwards."""
+        clock = SystemClock()
+        audit = await AuditLog.open(settings.audit.directory, process="webhook", clock=clock)
+        kube = await Kube.connect(settings.kubeconfig)
+        cache = WatchCache(kube, WATCHED, clock=clock)
+        notices = Notices(EventRecorder(kube, "countersign-webhook"))
+        context = cls.of(settings, clock=clock, source=cache, audit=audit, notices=notices, closing=(cache, kube))
+        await cache.start()
+        return context
+
+    async def aclose(self) -> None:
+        """Stop watching, then close the log: what was decided is on disk."""
+        for part in self._closing:
+            await part.aclose()
+        await self.audit.aclose()
+
+    def stale(self) -> list[str]:
+        """Return what of the cluster is not known well enough to answer; nothing if all is."""
+        if not self.source.synced:
+            return ["caches that are not synced yet"]
+        return self.source.stale(self.settings.decide.max_staleness_seconds)
+
+    def faults(self) -> list[str]:
+        """Return why this process is not ready; nothing if it is."""
+        faults = [f"current view of {kind}" for kind in self.stale()]
+        if not self.audit.ready:
+            faults.append("audit log")
+        try:
+            self.keys.signing(int(self.clock.now().timestamp()))
+        except Unavailable:
+            faults.append("token key")
+        return faults

@@ -1,0 +1,42 @@
+"""One signed request on its way: what is known so far, so that the answer, the record and the Event say the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from countersign.policy import Decision
+    from countersign.wire import VerifiedCaller
+    from countersign_webhook.decide.facts import Facts
+    from countersign_webhook.decide.form import TokenRequest
+
+__all__ = ["Case"]
+
+
+@dataclass
+class Case:
+    """Filled step by step; each step's outcome is None until it was reached. ``now`` is the one reading of the clock."""
+
+    id: str
+    now: datetime
+    endpoint: str
+    peer: str | None
+    caller: VerifiedCaller | None = None
+    request: TokenRequest | None = None
+    decision: Decision | None = None
+    rule_set: str | None = None
+    jti: str | None = None
+    recorded: bool = False
+
+    @property
+    def seconds(self) -> int:
+        """The reading as wire.md counts: whole seconds since 1970."""
+        return int(self.now.timestamp())
+
+    @property
+    def facts(self) -> Facts | None:
+        """What the cluster says of the caller, once it is verified."""
+        return None if self.caller is None else self.caller.instance.record

@@ -1,0 +1,237 @@
+"""Who holds a key, and is all of it alive? Looked up at every call in what the watches last saw; nothing is kept.
+
+The key finds the AgentInstance (wire.md 1.3); the instance names agent, device and pod by UID; the agent names its issuer.
+Whatever is missing, being deleted, of another UID or doubled is never replaced by a guess.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+from cryptography import x509
+
+from countersign import policy
+from countersign.kube import (
+    AGENT_IDENTITIES,
+    AGENT_INSTANCES,
+    DEVICE_POOLS,
+    DEVICES,
+    IDENTITY_ISSUERS,
+    NAMESPACES,
+    PODS,
+)
+from countersign.wire import InstanceView
+from countersign_webhook.decide.device import assurance, attestation_time, device_fault, evidence_expired
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from countersign_webhook.source import PolicySource
+
+__all__ = ["Facts", "Registry"]
+
+_BY_KEY: Final = "webhook-key"
+_BY_EK: Final = "webhook-ek"
+_BY_PLACE: Final = "webhook-place"
+_BY_DOMAIN: Final = "webhook-trust-domain"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the cluster says of one caller: the objects, and the words that policy reads."""
+
+    instance: dict[str, Any]
+    agent: policy.Agent
+    instance_facts: policy.Instance
+    device: policy.Device
+    device_uid: str
+    evidence_expired: bool
+
+
+class Registry:
+    """Answers the questions of leg T about keys and trust domains from a ``PolicySource``."""
+
+    def __init__(self, source: PolicySource) -> None:
+        """Index what is looked up by something else than its name."""
+        self._source = source
+        source.add_index(AGENT_INSTANCES, _BY_KEY, _key_of)
+        source.add_index(DEVICES, _BY_EK, _ek_of)
+        source.add_index(DEVICES, _BY_PLACE, _place_of)
+        source.add_index(IDENTITY_ISSUERS, _BY_DOMAIN, _domain_of)
+
+    def roots(self, trust_domain: str) -> Sequence[x509.Certificate]:
+        """Return the trust bundle of a trust domain; nothing if no issuer has it."""
+        issuer = self._issuer_of(trust_domain)
+        bundle = ((issuer or {}).get("status") or {}).get("trustBundle")
+        return _certificates(bundle) if isinstance(bundle, str) else ()
+
+    def instance(self, jkt: str, now: datetime) -> InstanceView | None:
+        """Return the record behind a key as it is at ``now``; None if there is none, or more than one.
+
+        ``state`` is Ended without the living pod that the record names, Revoked without the living agent.
+        """
+        found = [one for one in self._source.by_index(AGENT_INSTANCES, _BY_KEY, jkt) if _alive(one)]
+        if len(found) != 1 or found[0]["spec"].get("type") != "Pod":
+            return None
+        instance = found[0]
+        meta, spec = instance["metadata"], instance["spec"]
+        identity = self._named(AGENT_IDENTITIES, spec["agentRef"], meta["namespace"])
+        device, pool, fault = self._device(spec["deviceRef"], identity)
+        state = "Revoked" if identity is None or spec.get("state", "Active") != "Active" else "Active"
+        if self._named(PODS, spec["pod"], meta["namespace"]) is None:
+            state = "Ended"
+        return InstanceView(
+            namespace=meta["namespace"],
+            name=meta["name"],
+            uid=meta["uid"],
+            spiffe_id=self._spiffe_id(identity) if identity is not None else _recorded_name(instance),
+            state=state,
+            device_approved=fault is None,
+            assurance=assurance(device, pool) if device is not None and pool is not None else "Software",
+            record=self._facts(instance, identity, device, pool, now),
+        )
+
+    def namespace_labels(self, namespace: str) -> dict[str, str] | None:
+        """Return the labels of a Namespace; None while it is not known."""
+        found = self._source.get(NAMESPACES, namespace)
+        return None if found is None else dict(found["metadata"].get("labels") or {})
+
+    def _facts(
+        self,
+        instance: dict[str, Any],
+        identity: dict[str, Any] | None,
+        device: dict[str, Any] | None,
+        pool: dict[str, Any] | None,
+        now: datetime,
+    ) -> Facts | None:
+        """Put the words of policy together; None if a part is missing, which the proof's own checks refuse first."""
+        if identity is None or device is None or pool is None:
+            return None
+        spec, meta = identity["spec"], identity["metadata"]
+        digests = (instance["spec"].get("pod") or {}).get("imageDigests")
+        return Facts(
+            instance=instance,
+            agent=policy.Agent(
+                namespace=meta["namespace"],
+                name=meta["name"],
+                tasks=spec.get("tasks", "Required"),
+                min_assurance=spec.get("minAssurance", "Hardware"),
+                min_key_tier=spec.get("minKeyTier", "TPMSession"),
+                namespace_labels=self.namespace_labels(meta["namespace"]),
+            ),
+            instance_facts=policy.Instance(
+                name=instance["metadata"]["name"],
+                uid=instance["metadata"]["uid"],
+                source="OwnSigner" if (spec.get("signer") or {}).get("injection") == "None" else "Pod",
+                image_digests=tuple(digests) if digests else None,
+            ),
+            device=policy.Device(
+                name=device["metadata"]["name"],
+                pool=pool["metadata"]["name"],
+                assurance=assurance(device, pool),
+                attestation_time=attestation_time(device),
+                facts=tuple(_facts_of(device)),
+            ),
+            device_uid=device["metadata"]["uid"],
+            evidence_expired=evidence_expired(device, pool, now),
+        )
+
+    def _device(
+        self, ref: dict[str, Any], identity: dict[str, Any] | None
+    ) -> tuple[dict[str, Any] | None, dict[str, Any] | None, str | None]:
+        """Return the instance's Device, its pool, and what keeps calls from it away."""
+        device = self._named(DEVICES, ref, None)
+        if device is None:
+            return None, None, "the Device does not exist"
+        pool_name = device["spec"]["poolRef"]["name"]
+        pool = self._source.get(DEVICE_POOLS, pool_name)
+        admitted = ((identity or {}).get("spec") or {}).get("devicePoolRefs")
+        if admitted is not None and pool_name not in [one["name"] for one in admitted]:
+            return device, pool, "the agent does not admit the Device's pool"
+        neighbours = [self._living(_BY_EK, _ek_of(device)), self._living(_BY_PLACE, _place_of(device))]
+        return device, pool, device_fault(device, pool, *neighbours)
+
+    def _living(self, index: str, values: Iterable[str]) -> list[dict[str, Any]]:
+        return [one for value in values for one in self._source.by_index(DEVICES, index, value) if _alive(one)]
+
+    def _spiffe_id(self, identity: dict[str, Any]) -> str:
+        """Return the only name that this agent's certificates may bear; empty, so equal to none, without its issuer."""
+        spec, namespace = identity["spec"], identity["metadata"]["namespace"]
+        issuer = self._source.get(IDENTITY_ISSUERS, (spec.get("issuerRef") or {}).get("name", "default"))
+        owner = None if issuer is None else self._issuer_of(issuer["spec"]["trustDomain"])
+        if issuer is None or owner is None or owner["metadata"]["uid"] != issuer["metadata"]["uid"]:
+            return ""
+        if not self._exposed(issuer, namespace):
+            return ""
+        return f"spiffe://{issuer['spec']['trustDomain']}/ns/{namespace}/sa/{spec['serviceAccountName']}"
+
+    def _exposed(self, issuer: dict[str, Any], namespace: str) -> bool:
+        """Tell whether agents of ``namespace`` may use ``issuer``; without ``exposeTo`` all may (crds.md 3.1)."""
+        expose = issuer["spec"].get("exposeTo")
+        return expose is None or policy.exposes(expose, own=False, labels=self.namespace_labels(namespace))
+
+    def _issuer_of(self, trust_domain: str) -> dict[str, Any] | None:
+        """Return the issuer that owns a trust domain: of two, the older one."""
+        found = [one for one in self._source.by_index(IDENTITY_ISSUERS, _BY_DOMAIN, trust_domain) if _alive(one)]
+        return min(found, key=_age, default=None)
+
+    def _named(self, resource: Any, ref: dict[str, Any], namespace: str | None) -> dict[str, Any] | None:
+        """Return the living object that a reference by name and UID means, or None."""
+        found = self._source.get(resource, ref["name"], namespace)
+        return found if found is not None and _alive(found) and found["metadata"]["uid"] == ref["uid"] else None
+
+
+def _alive(obj: dict[str, Any]) -> bool:
+    return not obj["metadata"].get("deletionTimestamp")
+
+
+def _recorded_name(instance: dict[str, Any]) -> str:
+    """Return the name that the authority gave; for an instance whose agent is gone, and which is refused for that."""
+    return str((instance.get("status") or {}).get("spiffeID") or "")
+
+
+def _age(obj: dict[str, Any]) -> tuple[str, str]:
+    return obj["metadata"].get("creationTimestamp") or "", obj["metadata"]["name"]
+
+
+def _key_of(instance: dict[str, Any]) -> Iterable[str]:
+    thumbprint = ((instance.get("status") or {}).get("certificate") or {}).get("keyThumbprint")
+    return (thumbprint,) if thumbprint else ()
+
+
+def _ek_of(device: dict[str, Any]) -> Iterable[str]:
+    digest = (device["spec"].get("ek") or {}).get("publicKeySHA256")
+    return (digest,) if digest else ()
+
+
+def _place_of(device: dict[str, Any]) -> Iterable[str]:
+    """Return pool and node of an approved Device: where only ``devicesPerNode`` may be."""
+    spec = device["spec"]
+    node = ((spec.get("binding") or {}).get("node") or {}).get("name")
+    return (f"{spec['poolRef']['name']}/{node}",) if node and spec.get("state") == "Approved" else ()
+
+
+def _domain_of(issuer: dict[str, Any]) -> Iterable[str]:
+    return (issuer["spec"]["trustDomain"],)
+
+
+def _facts_of(device: dict[str, Any]) -> Iterable[policy.Fact]:
+    for entry in (device.get("status") or {}).get("facts") or []:
+        time = entry.get("observedTime")
+        try:
+            observed = datetime.fromisoformat(time) if isinstance(time, str) else None
+        except ValueError:
+            observed = None
+        yield policy.Fact(entry["name"], entry["value"], entry.get("source", ""), observed)
+
+
+@lru_cache(maxsize=64)
+def _certificates(bundle: str) -> tuple[x509.Certificate, ...]:
+    """Parse a trust bundle once; one that cannot be read is empty."""
+    try:
+        return tuple(x509.load_pem_x509_certificates(bundle.encode()))
+    except ValueError:
+        return ()

@@ -1,0 +1,98 @@
+"""The form of ``POST /token``, read strictly (wire.md 4): each parameter once, no unknown one, one way to spell a value."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote_to_bytes
+
+from countersign.errors import Invalid
+from countersign.wire import parse_details
+
+if TYPE_CHECKING:
+    from countersign.wire import Call, Message
+
+__all__ = ["CURRENT", "TokenRequest", "parse_token_request"]
+
+CURRENT: Final = "current"
+"""The ``subject_token`` of a caller that believes in no certain task."""
+
+_GRANT: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
+_SUBJECT_TYPE: Final = "urn:countersign:token-type:task"
+_TOKEN_TYPE: Final = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - a name, not a token
+_MEDIA_TYPE: Final = re.compile(r"application/x-www-form-urlencoded(?:; ?charset=utf-8)?")
+_KNOWN: Final = frozenset(
+    {
+        "grant_type",
+        "subject_token_type",
+        "subject_token",
+        "resource",
+        "authorization_details",
+        "requested_token_type",
+    }
+)
+_PAIR: Final = re.compile(rb"([a-z_]{1,64})=((?:[!\"#$'()*+,\-./0-9:;<>?@A-Z\[\\\]^_`a-z{|}~]|%[0-9A-Fa-f]{2})*)")
+_MAX_PAIRS: Final = 16
+_MAX_VALUE: Final = 2048
+
+
+@dataclass(frozen=True)
+class TokenRequest:
+    """What a signer asks for: a call token for exactly ``call`` at its audience, under the task ``subject``."""
+
+    subject: str
+    call: Call
+
+
+def parse_token_request(message: Message) -> TokenRequest:
+    """Read the form of a request whose proof is good.
+
+    Raises
+    ------
+    Invalid
+        ``parse.encoding`` for another media type, else ``request.*``, or ``parse.*`` for the arguments.
+
+    """
+    if not _MEDIA_TYPE.fullmatch(message.get("content-type") or ""):
+        raise Invalid("parse.encoding", "the body is application/x-www-form-urlencoded")
+    if "?" in message.target:
+        raise Invalid("request.parameter", "parameters are in the body alone")
+    form = _pairs(message.body)
+    for name, value, code in (
+        ("grant_type", _GRANT, "request.grant"),
+        ("subject_token_type", _SUBJECT_TYPE, "request.subject_type"),
+    ):
+        if form.get(name) != value:
+            raise Invalid(code, f"{name} is {value}")
+    if form.get("requested_token_type", _TOKEN_TYPE) != _TOKEN_TYPE:
+        raise Invalid("request.parameter", f"requested_token_type is {_TOKEN_TYPE}")
+    subject = form.get("subject_token", "")
+    if not 0 < len(subject) <= _MAX_VALUE:
+        raise Invalid("request.parameter", "subject_token is current, or the UID of a task")
+    audience = form.get("resource", "")
+    if not 0 < len(audience) <= _MAX_VALUE:
+        raise Invalid("request.resource", "resource is the audience of one tool server")
+    if "authorization_details" not in form:
+        raise Invalid("request.details", "authorization_details is missing")
+    return TokenRequest(subject, parse_details(form["authorization_details"], audience=audience))
+
+
+def _pairs(body: bytes) -> dict[str, str]:
+    """Split the form; what two readers might split or decode differently is ``request.parameter``."""
+    pairs = body.split(b"&")
+    if len(pairs) > _MAX_PAIRS:
+        raise Invalid("request.parameter", f"at most {_MAX_PAIRS} parameters")
+    form: dict[str, str] = {}
+    for pair in pairs:
+        match = _PAIR.fullmatch(pair)
+        if match is None:
+            raise Invalid("request.parameter", "a parameter is name=value, percent-encoded")
+        name = match[1].decode()
+        if name not in _KNOWN or name in form:
+            raise Invalid("request.parameter", "a parameter is unknown, refused or repeated")
+        try:
+            form[name] = unquote_to_bytes(match[2].replace(b"+", b" ")).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise Invalid("request.parameter", f"{name} is no UTF-8") from error
+    return form

@@ -1,0 +1,50 @@
+"""Events on AgentInstances: their owner sees ``CallsDenied`` in ``kubectl describe``. Never waited for, never many."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import structlog
+
+if TYPE_CHECKING:
+    from countersign_webhook.decide.case import Case
+    from countersign_webhook.decide.guard import Refusal
+
+__all__ = ["Notices", "Recording"]
+
+_WAITING: Final = 256
+_log = structlog.get_logger("countersign.webhook.notices")
+
+
+class Recording(Protocol):
+    """What ``kube.EventRecorder`` does: at most one Event per object, reason and minute."""
+
+    async def emit(self, regarding: dict[str, Any], type: str, reason: str, note: str) -> None:  # noqa: A002 - its name there
+        """Write one Event."""
+
+
+class Notices:
+    """A short queue to the recorder: what does not fit is dropped, because the audit log has it anyway."""
+
+    def __init__(self, recorder: Recording | None) -> None:
+        """Keep the recorder; without one (a test's twin) nothing is written."""
+        self._recorder = recorder
+        self._queue: asyncio.Queue[tuple[dict[str, Any], str]] = asyncio.Queue(_WAITING)
+
+    def denied(self, case: Case, refusal: Refusal) -> None:
+        """Say on the instance that a call of it was refused, and where; never with arguments."""
+        if self._recorder is None or case.facts is None or self._queue.full():
+            return
+        where = f" at {case.request.call.audience}" if case.request is not None else ""
+        self._queue.put_nowait((case.facts.instance, f"{refusal.code}{where}"))
+
+    async def run(self) -> None:
+        """Write Events for ever."""
+        while True:
+            instance, note = await self._queue.get()
+            try:
+                if self._recorder is not None:
+                    await self._recorder.emit(instance, "Warning", "CallsDenied", note)
+            except Exception as error:  # noqa: BLE001 - an Event is a courtesy
+                _log.warning("no Event written", error=type(error).__name__)

@@ -1,0 +1,35 @@
+"""The health port: ``/healthz`` (the process answers), ``/readyz`` (it can decide) and ``/metrics``, in clear."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+from starlette.responses import JSONResponse, Response
+
+if TYPE_CHECKING:
+    from countersign_webhook.context import WebhookContext
+
+__all__ = ["health_app"]
+
+
+def health_app(context: WebhookContext) -> FastAPI:
+    """Return the application of the health port."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/healthz")
+    async def healthz() -> Response:
+        return JSONResponse({"status": "ok"})
+
+    @app.get("/readyz")
+    async def readyz() -> Response:
+        faults = context.faults()
+        context.metrics.ready.set(not faults)
+        return JSONResponse({"ready": not faults, "missing": faults}, 503 if faults else 200)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        context.metrics.ready.set(not context.faults())
+        return Response(context.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return app

@@ -1,0 +1,115 @@
+"""``countersign webhook``: put the parts together, listen on three ports, serve until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import structlog
+import typer
+import uvloop
+from pydantic import ValidationError
+
+from countersign import log
+from countersign.errors import CountersignError
+from countersign_webhook.admission import admission_app
+from countersign_webhook.app import CallsApp
+from countersign_webhook.context import WebhookContext
+from countersign_webhook.files import TlsFiles, follow
+from countersign_webhook.health import health_app
+from countersign_webhook.serving import Port
+from countersign_webhook.settings import load
+
+if TYPE_CHECKING:
+    from countersign_webhook.settings import WebhookSettings
+
+__all__ = ["Ports", "command", "serve"]
+
+_log = structlog.get_logger("countersign.webhook")
+
+
+def command(
+    config: Annotated[Path | None, typer.Option(help="Settings, as YAML; the environment wins over it.")] = None,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error")] = "",
+) -> None:
+    """Inject and validate for the API server, decide tool calls for signers, publish the keys of call tokens.
+
+    Each setting can also be given as COUNTERSIGN_WEBHOOK_<NAME>, nested by two underscores.
+
+    Examples:  countersign webhook --config webhook.yaml   ·   COUNTERSIGN_WEBHOOK_CALLS__PORT=9000 countersign webhook --config webhook.yaml
+    """
+    try:
+        settings = load(config)
+    except (ValidationError, OSError) as error:
+        typer.echo(f"countersign webhook: {error}", err=True)
+        raise typer.Exit(2) from error
+    log.configure(log_level or settings.log_level, process="webhook")
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_main(settings))
+    except (CountersignError, OSError) as error:
+        _log.error("stopped", error=str(error))  # noqa: TRY400 - expected, so without a traceback
+        raise typer.Exit(1) from error
+
+
+async def _main(settings: WebhookSettings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    context = await WebhookContext.from_settings(settings)
+    try:
+        await serve(context, stop)
+    finally:
+        await context.aclose()
+
+
+class Ports:
+    """The three listening sockets, and the files that they follow. Calls close first, health last."""
+
+    def __init__(self, context: WebhookContext) -> None:
+        """Read the certificates; raises OSError if that fails."""
+        settings = context.settings
+        admission, calls, limit = settings.admission, settings.calls, settings.limits.connections
+        self.files = [
+            TlsFiles(admission.tls_cert, admission.tls_key, admission.client_ca),
+            TlsFiles(calls.tls_cert, calls.tls_key),
+        ]
+        tls = [file.context for file in self.files]
+        self.calls = Port(CallsApp(context), host=calls.host, port=calls.port, tls=tls[1], connections=limit)
+        self.admission = Port(admission_app(context), host=admission.host, port=admission.port, tls=tls[0])
+        self.health = Port(health_app(context), host=settings.health.host, port=settings.health.port)
+
+    async def start(self) -> None:
+        """Listen."""
+        for port in (self.health, self.calls, self.admission):
+            await port.start()
+
+    async def aclose(self) -> None:
+        """Answer what runs, then stop."""
+        for port in (self.calls, self.admission, self.health):
+            await port.aclose()
+
+
+async def serve(context: WebhookContext, stop: asyncio.Event) -> None:
+    """Serve until ``stop`` is set; requests under way are answered first."""
+    with contextlib.suppress(OSError, ValueError):  # not there yet: not ready, and looked for every second
+        context.keys.refresh()
+    ports = Ports(context)
+    async with contextlib.AsyncExitStack() as stack:
+        for work in (follow([*ports.files, context.keys]), context.notices.run()):
+            stack.push_async_callback(_cancelled, asyncio.create_task(work))
+        stack.push_async_callback(ports.aclose)
+        await ports.start()
+        _log.info("listening", admission=ports.admission.number, calls=ports.calls.number, health=ports.health.number)
+        await stop.wait()
+    _log.info("stopped")
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

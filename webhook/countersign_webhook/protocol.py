@@ -1,0 +1,126 @@
+"""HTTP/1.1 as uvicorn and llhttp read it, with the bounds they do not have (wire.md 2.2 and 11).
+
+llhttp limits neither a header section nor the time it may take, and uvicorn adds the trailers of a chunked body to the
+headers of a request that already runs. Here a request head has a size and a patience, and trailers mean nothing.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from countersign.wire import problem
+
+if TYPE_CHECKING:
+    from asyncio import TimerHandle
+
+__all__ = ["TARGET", "BoundedProtocol"]
+
+TARGET: Final = "countersign.target"
+"""Key of the ASGI scope: the request target, byte for byte as received."""
+
+_SECTION_BYTES: Final = 32 * 1024
+_FIELD_BYTES: Final = 16 * 1024
+_FIELDS: Final = 128
+_HEAD_SECONDS: Final = 10.0
+
+
+class _Refused(Exception):
+    """Stops the parser; what the stranger is told is kept in the protocol."""
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection: its request heads are small, come in time, and name a target in origin form."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Start before the first request's head."""
+        super().__init__(*args, **kwargs)
+        self._in_head = True
+        self._fed = 0
+        self._patience: TimerHandle | None = None
+        self._refusal = (HTTPStatus.BAD_REQUEST, "parse.syntax")
+
+    def connection_made(self, transport: Any) -> None:
+        """Give the first head its time."""
+        super().connection_made(transport)
+        self._begin_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the timer."""
+        self._end_head()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser; a head that does not end within its bound ends the connection."""
+        if self.transport.is_closing():
+            return
+        if self._in_head:
+            self._fed += len(data)
+        super().data_received(data)
+        if self._in_head and self._fed > _SECTION_BYTES and not self.transport.is_closing():
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "parse.size")
+
+    def on_message_begin(self) -> None:
+        """Give each later head its time, too."""
+        super().on_message_begin()
+        if self._patience is None:
+            self._begin_head()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a field of the head; one of a trailer is dropped."""
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Judge the head as a whole, then let the request run."""
+        self._end_head()
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        longest = max((len(name) + len(value) for name, value in self.headers), default=0)
+        if size > _SECTION_BYTES or longest > _FIELD_BYTES or len(self.headers) > _FIELDS:
+            self._refusal = (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "parse.size")
+            raise _Refused
+        if not self.url.startswith(b"/") or b"#" in self.url:
+            self._refusal = (HTTPStatus.BAD_REQUEST, "http.path")
+            raise _Refused
+        self.scope[TARGET] = self.url.decode("ascii", "strict")  # type: ignore[typeddict-unknown-key]  # ours
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Wait for the next head."""
+        super().on_message_complete()
+        self._in_head = True
+        self._fed = 0
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP with the problem document that everything else gets."""
+        del msg
+        self._refuse(*self._refusal)
+
+    def _begin_head(self) -> None:
+        self._in_head = True
+        self._fed = 0
+        self._patience = self.loop.call_later(_HEAD_SECONDS, self._out_of_patience)
+
+    def _end_head(self) -> None:
+        self._in_head = False
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _out_of_patience(self) -> None:
+        self._patience = None
+        if not self.transport.is_closing():
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT, "parse.size")
+
+    def _refuse(self, status: HTTPStatus, code: str) -> None:
+        self._end_head()
+        if self.cycle is None or self.cycle.response_complete:
+            body = problem(code)[2]
+            head = (
+                f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/problem+json\r\n"
+                f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+            )
+            self.transport.write(head.encode() + body)
+        self.transport.close()

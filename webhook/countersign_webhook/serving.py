@@ -1,0 +1,74 @@
+"""A port of this process: uvicorn with its signal handling, access log and process exits taken away."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from typing import TYPE_CHECKING, Any, Final
+
+import uvicorn
+
+from countersign_webhook.protocol import BoundedProtocol
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterator
+
+__all__ = ["Port"]
+
+_KEEP_ALIVE_SECONDS: Final = 75
+_GRACE_SECONDS: Final = 5
+
+
+class _Server(uvicorn.Server):
+    """A server among several: signals belong to the process."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+class Port:
+    """One listening socket and its application."""
+
+    def __init__(
+        self, app: Any, *, host: str, port: int, tls: ssl.SSLContext | None = None, connections: int | None = None
+    ) -> None:
+        """Say what will be served; nothing is opened yet."""
+        self._address = (host, port)
+        config = uvicorn.Config(
+            app,
+            http=BoundedProtocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+            limit_concurrency=connections,
+            ssl_context_factory=None if tls is None else lambda _config, _default: tls,
+        )
+        self._server = _Server(config)
+        self._task: asyncio.Task[None] | None = None
+        self.number = port
+
+    async def start(self) -> None:
+        """Listen; raises OSError if the address is taken."""
+        family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
+        listener = socket.create_server(self._address, family=family, backlog=2048)
+        self.number = listener.getsockname()[1]
+        self._task = asyncio.create_task(self._server.serve(sockets=[listener]))
+        while not self._server.started and not self._task.done():
+            await asyncio.sleep(0.01)
+        if self._task.done():
+            await self._task
+
+    async def aclose(self) -> None:
+        """Take no new connection, answer what runs, then close."""
+        if self._task is not None:
+            self._server.should_exit = True
+            await self._task
