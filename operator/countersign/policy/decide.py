@@ -48,6 +48,8 @@ def decide(question: Question, rules: RuleSet, servers: Catalogue) -> Decision:
     agent = question.caller.agent
     if not server.exposed(agent.namespace, agent.namespace_labels):
         return _deny("tool.server_not_exposed")
+    if server.protocol != question.protocol:
+        return _deny("request.details")
     if server.protocol == "MCP" and question.method != _CALL:
         return _base_method(question, rules, server)
     tool = server.tools.get(question.tool)

@@ -1,0 +1,203 @@
+"""The command ``countersign audit``: verify logs, and search them."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from countersign.audit.query import Filters, Row, query, row_of
+from countersign.audit.verify import VerifyReport, verify_log
+
+__all__ = ["command"]
+
+command = typer.Typer(no_args_is_help=True, help="Verify and search the record of every decision.")
+
+_BROKEN: Final = 1
+_USAGE: Final = 2
+_WIDE: Final = 10_000
+_AGE: Final = re.compile(r"(\d{1,6})([smhd])")
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+class Output(StrEnum):
+    """How records are printed."""
+
+    table = "table"
+    wide = "wide"
+    json = "json"
+
+
+class Form(StrEnum):
+    """How the result of a verification is printed."""
+
+    text = "text"
+    json = "json"
+
+
+class Answer(StrEnum):
+    """What was answered."""
+
+    allow = "allow"
+    deny = "deny"
+
+
+Logs = Annotated[
+    list[Path], typer.Argument(metavar="DIR|FILES", help="Directories of logs, or log files.", show_default=False)
+]
+
+
+@command.command(
+    epilog="Examples:  countersign audit verify /var/lib/countersign/audit   ·   countersign audit verify a.jsonl b.jsonl"
+)
+def verify(
+    logs: Logs,
+    output: Annotated[Form, typer.Option("--output", "-o", help="text or json.")] = Form.text,
+) -> None:
+    """Check that no record was edited, removed, added or moved, within each log and from log to log.
+
+    Exit status: 0 the logs are whole, 1 the chain is broken, 2 wrong use or unreadable files.
+    """
+    report = _verified(logs)
+    if output is Form.json:
+        typer.echo(json.dumps(_report(report), indent=1))
+    else:
+        _print(report)
+    raise typer.Exit(0 if report.ok else _BROKEN)
+
+
+def _verified(logs: list[Path]) -> VerifyReport:
+    try:
+        report = verify_log(_there(logs))
+    except OSError as error:
+        raise _usage(f"cannot read {error.filename}: {error.strerror}") from error
+    if not report.logs:
+        raise _usage("there are no logs (*.jsonl)")
+    return report
+
+
+def _there(logs: list[Path]) -> list[Path]:
+    for path in logs:
+        if not path.exists():
+            raise _usage(f"{path} does not exist")
+    return logs
+
+
+def _usage(text: str) -> typer.Exit:
+    typer.echo(f"countersign audit: {text}", err=True)
+    return typer.Exit(_USAGE)
+
+
+def _report(report: VerifyReport) -> dict[str, object]:
+    return {
+        "ok": report.ok,
+        "records": report.records,
+        "logs": [
+            {"log": log.log, "records": log.records, "head": log.head, "follows": log.follows} for log in report.logs
+        ],
+        "faults": [{"log": fault.log, "line": fault.line, "what": fault.what} for fault in report.faults],
+        "notes": list(report.notes),
+    }
+
+
+def _print(report: VerifyReport) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    for log in report.logs:
+        follows = f", follows {log.follows}" if log.follows else ""
+        console.print(f"{log.log}: {log.records} records, head {log.head}{follows}", markup=False)
+    for note in report.notes:
+        console.print(f"note: {note}", markup=False)
+    for fault in report.faults:
+        console.print(f"BROKEN: {fault}", style="red", markup=False)
+    word = "whole" if report.ok else "BROKEN"
+    console.print(f"{report.records} records in {len(report.logs)} logs: the chain is {word}", markup=False)
+
+
+@command.command(
+    name="query",
+    epilog=(
+        "Examples:  countersign audit query DIR --answer deny --since 1h   ·   "
+        "countersign audit query DIR --code policy. --tool create_refund -o json"
+    ),
+)
+def search(  # noqa: PLR0913 - each is an option that people type
+    logs: Logs,
+    *,
+    agent: Annotated[str | None, typer.Option(help="SPIFFE ID or its last part, or NAMESPACE/INSTANCE.")] = None,
+    user: Annotated[str | None, typer.Option(help="User of the task.")] = None,
+    tool: Annotated[str | None, typer.Option(help="Name of the tool.")] = None,
+    device: Annotated[str | None, typer.Option(help="Name or UID of the Device.")] = None,
+    decision: Annotated[str | None, typer.Option(help="Decision id, as the caller was shown it.")] = None,
+    code: Annotated[str | None, typer.Option(help="Reason code, or a family with its dot, such as policy.")] = None,
+    answer: Annotated[Answer | None, typer.Option(help="allow or deny.")] = None,
+    since: Annotated[str | None, typer.Option(help="RFC 3339 time, or an age such as 30m, 2h, 7d.")] = None,
+    until: Annotated[str | None, typer.Option(help="RFC 3339 time, or an age; that instant is not included.")] = None,
+    output: Annotated[Output, typer.Option("--output", "-o", help="table, wide or json (one record a line).")] = (
+        Output.table
+    ),
+) -> None:
+    """Print the records that match every option given, by time. Verify the logs first if it matters."""
+    filters = Filters(
+        agent=agent,
+        user=user,
+        tool=tool,
+        device=device,
+        decision=decision,
+        code=code,
+        answer=None if answer is None else answer.value,
+        since=_time(since, "--since"),
+        until=_time(until, "--until"),
+    )
+    try:
+        records = list(query(_there(logs), filters))
+    except OSError as error:
+        raise _usage(f"cannot read {error.filename}: {error.strerror}") from error
+    if output is Output.json:
+        for record in records:
+            typer.echo(json.dumps(record, sort_keys=True, ensure_ascii=True))
+        return
+    _table([row_of(record) for record in records], wide=output is Output.wide)
+
+
+def _time(value: str | None, option: str) -> datetime | None:
+    if value is None:
+        return None
+    age = _AGE.fullmatch(value)
+    if age is not None:
+        return datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
+    try:
+        time = datetime.fromisoformat(value)
+    except ValueError:
+        time = None
+    if time is None or time.tzinfo is None:
+        raise _usage(f"{option} is an RFC 3339 time with an offset, or an age such as 30m")
+    return time
+
+
+def _table(rows: list[Row], *, wide: bool) -> None:
+    names = ["TIME", "ANSWER", "CODE", "AGENT", "TOOL", "DEVICE", "USER", "DECISION"]
+    if wide:
+        names += ["INSTANCE", "SERVICE", "OPERATION", "POLICY", "RULE", "TIER", "PEER"]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in names:
+        table.add_column(name, overflow="fold", no_wrap=True)
+    for row in rows:
+        cells = [f"{row.time:%Y-%m-%dT%H:%M:%S}.{row.time.microsecond // 1000:03d}Z", row.answer, row.code]
+        cells += [row.agent if wide else row.agent.rpartition("/")[2], row.tool, row.device, row.user, row.decision]
+        if wide:
+            cells += [row.instance, row.service, row.operation, row.policy, row.rule, row.key_tier, row.peer]
+        table.add_row(*(_safe(cell) for cell in cells))
+    # As wide as its content: a table in a pipe or a narrow terminal is not cut (names of tools are strangers' words).
+    Console(highlight=False, markup=False, width=_WIDE).print(table)
+
+
+def _safe(text: str) -> str:
+    """Escape what a terminal would act on: a tool's name may come from a stranger (E7)."""
+    return text if text.isprintable() else ascii(text)[1:-1]

@@ -1,0 +1,175 @@
+"""What a record says: OCSF 1.7 API Activity with the facts of one decision (wire.md 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
+
+from countersign import __version__
+from countersign.errors import CODES
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+__all__ = ["DecisionFacts", "Mark", "decision_record", "open_record"]
+
+_READ: Final = 2
+_OTHER: Final = 99
+_ALLOW, _POLICY_DENY, _THEFT = 1, 2, 4
+# What looks like a stolen or forged credential is worth more attention than a rule that said no.
+_THEFT_FAMILIES: Final = ("proof.", "token.", "session.")
+
+
+class Mark(TypedDict):
+    """A rule that took part. ``rule`` is left out for a policy that could not be read."""
+
+    policy: str
+    rule: str | None
+    effect: str
+
+
+class DecisionFacts(TypedDict, total=False):
+    """The facts of one decision; those that are unknown, or None, are left out of the record.
+
+    ``decision``, ``now``, ``code``, ``allowed``, ``leg``, ``operation`` and ``service`` are required. No fact holds a token, a
+    proof, a key or an argument: ``args`` and ``call_digest`` are digests, ``recorded_arguments`` are the values that the
+    ToolServer lists in ``recordArguments``, by pointer. ``attested_at`` is in whole seconds since 1970.
+    """
+
+    decision: str
+    now: datetime
+    code: str
+    allowed: bool
+    leg: str
+    operation: str
+    service: str
+    tool: str | None
+    access: str | None
+    user: str | None
+    agent: str | None
+    instance: str | None
+    peer: str | None
+    device_uid: str | None
+    device_name: str | None
+    args: str | None
+    call_digest: str | None
+    key_tier: str | None
+    jkt: str | None
+    assurance: str | None
+    attested_at: int | None
+    task: str | None
+    purpose: str | None
+    rule_set: str | None
+    policy: str | None
+    rule: str | None
+    reason: str | None
+    settled: Sequence[Mark]
+    audited: Sequence[Mark]
+    approval: str | None
+    jti: str | None
+    actors: Sequence[str]
+    pep: str | None
+    proof: str | None
+    recorded_arguments: Mapping[str, Any]
+
+
+_OURS: Final = (
+    "leg",
+    "pep",
+    "proof",
+    "args",
+    "call_digest",
+    "key_tier",
+    "jkt",
+    "assurance",
+    "attested_at",
+    "task",
+    "purpose",
+    "rule_set",
+    "policy",
+    "rule",
+    "reason",
+    "settled",
+    "audited",
+    "approval",
+    "jti",
+    "actors",
+    "recorded_arguments",
+)
+
+
+def decision_record(**facts: Unpack[DecisionFacts]) -> dict[str, Any]:
+    """Return the record of one decision, without its place in a chain.
+
+    Raises
+    ------
+    ValueError
+        If the code is not a registered one: then the caller is wrong, not the data.
+
+    """
+    code, allowed = facts["code"], facts["allowed"]
+    if code not in CODES:
+        msg = f"unregistered reason code {code!r}"
+        raise ValueError(msg)
+    record = _frame(
+        facts["decision"],
+        facts["now"],
+        code,
+        activity=_READ if facts.get("access") == "ReadOnly" else _OTHER,
+        status=1 if allowed else 2,
+        severity=_ALLOW if allowed else _severity(code),
+    )
+    record["action_id"] = 1 if allowed else 2
+    record["api"] = {"operation": facts["operation"], "service": {"name": facts["service"]}}
+    record["actor"] = _some(
+        user=_some(name=facts.get("user")), app_name=facts.get("agent"), app_uid=facts.get("instance")
+    )
+    if facts.get("tool"):
+        record["resources"] = [{"type": "tool", "name": facts["tool"]}]
+    record["src_endpoint"] = _some(ip=facts.get("peer"))
+    record["device"] = _some(uid=facts.get("device_uid"), name=facts.get("device_name"))
+    record["unmapped"] = {"countersign": _some(**{name: _plain(facts.get(name)) for name in _OURS})}
+    return {name: value for name, value in record.items() if value != {}}
+
+
+def open_record(decision: str, now: datetime, follows: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the first record of a log; ``follows`` is ``{"log","seq","head","torn"?}`` of the log that it continues."""
+    record = _frame(decision, now, "audit.open", activity=_OTHER, status=1, severity=_ALLOW)
+    record["unmapped"] = {"countersign": {} if follows is None else {"follows": dict(follows)}}
+    return record
+
+
+def _frame(decision: str, now: datetime, code: str, *, activity: int, status: int, severity: int) -> dict[str, Any]:
+    return {
+        "activity_id": activity,
+        "category_uid": 6,
+        "class_uid": 6003,
+        "metadata": {
+            "product": {"name": "Countersign", "vendor_name": "Countersign", "version": __version__},
+            "uid": decision,
+            "version": "1.7.0",
+        },
+        "severity_id": severity,
+        "status_code": code,
+        "status_id": status,
+        "time": int(now.timestamp() * 1000),
+        "type_uid": 600300 + activity,
+    }
+
+
+def _severity(code: str) -> int:
+    return _THEFT if code.startswith(_THEFT_FAMILIES) or code == "instance.revoked" else _POLICY_DENY
+
+
+def _some(**members: Any) -> dict[str, Any]:
+    """Return the members that say something."""
+    return {name: value for name, value in members.items() if value not in (None, {}, [], "")}
+
+
+def _plain(value: Any) -> Any:
+    """Return sequences and mappings as JSON has them, without members that are None."""
+    if isinstance(value, Mapping):
+        return {name: one for name, one in value.items() if one is not None}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(one) for one in value]
+    return value
