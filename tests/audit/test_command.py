@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from audit.test_log import NOW, opened, record
 from typer.testing import CliRunner
 
 from countersign.audit.main import command
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 RUN = CliRunner()
 

@@ -100,8 +100,6 @@ def _integer(value: Any) -> Condition:
             raise Unreadable
         values = frozenset(integer(one) for one in items(entry["values"]))
         return lambda found: None if (number := _whole(found)) is None else number in values
-    if not entry:
-        raise Unreadable
     least = integer(entry["minimum"]) if "minimum" in entry else -_LARGEST
     most = integer(entry["maximum"]) if "maximum" in entry else _LARGEST
     if least > most:

@@ -121,9 +121,12 @@ def judged(facts: CallFacts, rules: RuleSet) -> Iterator[tuple[Policy, Rule | No
             yield policy, rule, value
 
 
-def order_of(policy: Policy, rule: Rule | None) -> tuple[str, str, str, str]:
-    """Return the reporting order: kind, namespace, policy, rule; an unreadable policy comes before its rules."""
-    return (*policy.order, rule.name if rule else "")
+def order_of(policy: Policy, rule: Rule | None) -> tuple[str, ...]:
+    """Return the reporting order: kind, namespace, policy, rule; an unreadable policy comes before its rules.
+
+    What follows the name only keeps the answer the same where an old schema let one name occur twice.
+    """
+    return (*policy.order, *((rule.name, rule.effect, rule.reason or "") if rule else ("",)))
 
 
 def _combine(facts: CallFacts, rules: RuleSet) -> Decision:

@@ -39,8 +39,6 @@ _NODE: Final = "node"
 def compile_environment(value: Any) -> Part:
     """Compile a block; raise ``Unreadable`` for one that this replica does not know."""
     entry = block(value, frozenset(_FIELDS))
-    if not entry:
-        raise Unreadable
     parts = tuple(_FIELDS[name](entry[name]) for name in entry)
     return lambda facts: all_of(part(facts) for part in parts)
 

@@ -64,10 +64,13 @@ def rank(order: Mapping[str, int], value: Any) -> int | None:
 
 
 def block(value: Any, known: frozenset[str]) -> Mapping[str, Any]:
-    """Return ``value`` if it is a non-empty object whose fields are all ``known``; an explicit null is an unset field."""
+    """Return ``value`` if it is a non-empty object whose fields are all ``known``.
+
+    The API server stores no explicit null, so one is not taken for a field left out: it is a value of no type.
+    """
     if not isinstance(value, Mapping) or not value or not known.issuperset(value):
         raise Unreadable
-    return {name: entry for name, entry in value.items() if entry is not None}
+    return value
 
 
 def items(value: Any) -> list[Any]:

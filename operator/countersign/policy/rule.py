@@ -72,13 +72,12 @@ def compile_rule(value: Any, namespace: str | None) -> Rule:
     name, stated = value.get("name"), value.get("effect")
     if not isinstance(name, str) or not name or not isinstance(stated, str) or not stated:
         raise Unreadable
-    rule = {key: entry for key, entry in value.items() if entry is not None}
     effect = _EFFECTS.get(stated, "Deny")
-    reason = rule.get("reason")
-    parts: list[Part] = [] if _FIELDS.issuperset(rule) else [_undecided]
-    agents = _scope(rule, namespace, parts)
-    tools = _tools(rule, namespace, effect, parts)
-    _conditions(rule, effect, parts)
+    reason = value.get("reason")
+    parts: list[Part] = [] if _FIELDS.issuperset(value) else [_undecided]
+    agents = _scope(value, namespace, parts)
+    tools = _tools(value, namespace, effect, parts)
+    _conditions(value, effect, parts)
     return Rule(
         name=name,
         effect=effect,
@@ -86,7 +85,7 @@ def compile_rule(value: Any, namespace: str | None) -> Rule:
         parts=tuple(parts),
         agents=agents,
         tools=tools,
-        builds_on_when="when" in rule,
+        builds_on_when="when" in value,
     )
 
 

@@ -76,7 +76,7 @@ def compile_policy(value: Any) -> Policy:
         namespace=own,
         selector=selector,
         enforced=not (isinstance(mode, str) and mode == "Audit"),
-        readable=named and rules is not None and mode in ("Enforce", "Audit", None),
+        readable=named and rules is not None and mode in ("Enforce", "Audit"),
         all_undecided=not selected or not _known(kind).issuperset(spec),
         rules=rules or (),
         digest=_digest([kind, own or "", str(name), _canonical_spec(spec)]),
@@ -103,7 +103,7 @@ def _rules(value: Any, namespace: str | None) -> tuple[Rule, ...] | None:
 
 def _selector(kind: str, spec: Mapping[str, Any]) -> tuple[Selector | None, bool]:
     """Return the selector and whether it could be read; one that could not leaves the policy speaking about everybody."""
-    if kind != "ClusterToolPolicy" or spec.get("namespaceSelector") is None:
+    if kind != "ClusterToolPolicy" or "namespaceSelector" not in spec:
         return None, True
     try:
         return compile_selector(spec["namespaceSelector"]), True

@@ -25,8 +25,6 @@ def compile_subjects(value: Any, namespace: str | None) -> tuple[Part, frozenset
     Returns the part, and the agents it names as ``namespace/name``, or None if it names none.
     """
     entry = block(value, frozenset({"agents", "users", "groups"}))
-    if not entry:
-        raise Unreadable
     parts: list[Part] = []
     agents: frozenset[str] | None = None
     if "agents" in entry:
@@ -80,7 +78,7 @@ def compile_tools(value: Any, namespace: str | None, *, server_required: bool) -
 
 def _entry(value: Any, namespace: str | None, *, server_required: bool) -> ToolEntry:
     entry = block(value, frozenset({"server", "names", "access"}))
-    if not entry or (server_required and "server" not in entry):
+    if server_required and "server" not in entry:
         raise Unreadable
     access = texts(entry["access"]) if "access" in entry else None
     if access is not None and not ACCESS.issuperset(access):

@@ -1,0 +1,181 @@
+"""What must hold for every set of policies: more Denies never allow, nothing never allows, order and junk change nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from policy.given import load, question, servers_of
+
+from countersign.errors import CODES
+from countersign.policy import Decision, RuleSet, decide, listable, names_server
+from countersign.policy.decide import judged
+from countersign.policy.facts import CallFacts
+
+if TYPE_CHECKING:
+    import random
+
+BASE = load("01-combining.yaml")
+SERVERS = servers_of(BASE["given"])
+ASKED = question(BASE["given"], {"server": "billing/stripe", "tool": "create_refund", "arguments": {"charge": "ch_1"}})
+quick = settings(
+    max_examples=150, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats() | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=8,
+)
+NAMES = st.sampled_from(["get_charge", "create_refund", "fetch", "list_charges"])
+SERVER = st.sampled_from([{"name": "stripe"}, {"namespace": "tools", "name": "github"}, {"name": "gone"}])
+ARGUMENT = st.fixed_dictionaries(
+    {"pointer": st.sampled_from(["/amount", "/charge", "/items/0", "/meta/a~1b"])},
+).flatmap(
+    lambda base: st.sampled_from(
+        [
+            {**base, "type": "Integer", "integer": {"minimum": 1, "maximum": 10}},
+            {**base, "type": "String", "string": {"values": ["ch_1"]}, "whenMissing": "DoesNotMatch"},
+            {**base, "type": "Absent"},
+            {**base, "type": "Number"},
+        ]
+    )
+)
+TOOLS = st.lists(
+    st.fixed_dictionaries(
+        {"server": SERVER},
+        optional={
+            "names": st.lists(NAMES, min_size=1, max_size=2),
+            "access": st.lists(st.sampled_from(["ReadOnly", "Destructive", "ReadWrite"]), min_size=1, max_size=2),
+        },
+    ),
+    min_size=1,
+    max_size=3,
+)
+PARTS: dict[str, Any] = {
+    "subjects": st.sampled_from(
+        [{"agents": [{"name": "refund-agent"}]}, {"agents": [{"name": "other"}]}, {"groups": ["support"]}, {}, {"x": 1}]
+    ),
+    "task": st.sampled_from([{"purposes": ["support-ticket"]}, {"purposes": ["x"]}, {"purposes": []}]),
+    "environment": st.sampled_from(
+        [{"clusters": ["prod-eu"]}, {"sources": ["Run"]}, {"minKeyTier": "TPM"}, {"minKeyTier": "Gold"}]
+    ),
+    "arguments": st.lists(ARGUMENT, min_size=1, max_size=2),
+    "when": st.just("true"),
+    "argumants": st.just([1]),
+}
+
+
+def rule(effects: list[str]) -> st.SearchStrategy[dict[str, Any]]:
+    required = {"name": st.sampled_from("abcdef"), "effect": st.sampled_from(effects)}
+    optional = {**PARTS, "tools": TOOLS}
+    if effects == ["Deny"]:
+        optional["unless"] = st.sampled_from([{"minKeyTier": "TPM"}, {"minAssurance": "Hardware"}])
+    return st.fixed_dictionaries(required, optional=optional)
+
+
+def policy(effects: list[str]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries(
+        {
+            "kind": st.just("ToolPolicy"),
+            "metadata": st.fixed_dictionaries(
+                {"namespace": st.sampled_from(["billing", "dev"]), "name": st.sampled_from("pqr")}
+            ),
+            "spec": st.fixed_dictionaries(
+                {"rules": st.lists(rule(effects), min_size=1, max_size=3)},
+                optional={"mode": st.sampled_from(["Enforce", "Audit", "Maybe"])},
+            ),
+        }
+    )
+
+
+ANY = policy(["Allow", "Deny", "RequireApproval", "Perhaps"])
+
+
+def answer(policies: list[Any]) -> Decision:
+    return decide(ASKED, RuleSet.compile(policies), SERVERS)
+
+
+@quick
+@given(st.lists(ANY, max_size=4), policy(["Deny"]))
+def test_one_more_deny_never_allows(policies: list[Any], more: dict[str, Any]) -> None:
+    before, after = answer(policies), answer([*policies, more])
+    assert before.allowed or not after.allowed
+
+
+@quick
+@given(st.lists(policy(["Deny", "RequireApproval", "Perhaps"]), max_size=4))
+def test_without_an_allow_rule_nothing_is_allowed(policies: list[Any]) -> None:
+    assert not answer(policies).allowed
+    assert listable(ASKED, RuleSet.compile(policies), SERVERS) == ()
+
+
+def test_no_policies_deny() -> None:
+    assert answer([]) == Decision("Deny", "policy.default_deny")
+
+
+@quick
+@given(st.lists(ANY, max_size=4), st.randoms(use_true_random=False))
+def test_order_does_not_matter(policies: list[Any], chance: random.Random) -> None:
+    mixed = [{**one, "spec": {**one["spec"], "rules": one["spec"]["rules"][::-1]}} for one in policies]
+    chance.shuffle(mixed)
+    assert answer(mixed) == answer(policies)
+    assert RuleSet.compile(mixed).digest == RuleSet.compile(policies).digest
+
+
+@quick
+@given(st.lists(ANY, max_size=4))
+def test_the_index_finds_what_a_walk_over_all_rules_finds(policies: list[Any]) -> None:
+    rules = RuleSet.compile(policies)
+    facts = CallFacts.of(ASKED, server="billing/stripe", tool="create_refund", access="Destructive")
+    found = {(id(one), id(each), value) for one, each, value in judged(facts, rules)}
+    walked = set()
+    for one in rules.policies:
+        if one.speaks(facts):
+            for each in one.rules if one.readable else (None,):
+                value = None if each is None or one.all_undecided else each.value(facts)
+                if value is not False:
+                    walked.add((id(one), id(each), value))
+    assert found == walked
+
+
+@quick
+@given(st.lists(JSON | ANY, max_size=4), st.dictionaries(st.text(max_size=5), JSON, max_size=3))
+def test_no_data_makes_it_raise(policies: list[Any], arguments: dict[str, Any]) -> None:
+    for tool in ("create_refund", "fetch"):
+        asked = replace(ASKED, tool=tool, arguments=arguments)
+        rules = RuleSet.compile(policies)
+        decision = decide(asked, rules, SERVERS)
+        assert decision.code in CODES
+        listable(asked, rules, SERVERS)
+        names_server(asked, rules, SERVERS)
+
+
+@quick
+@given(
+    st.dictionaries(st.sampled_from(["name", "effect", "tools", "arguments", "unless", "when", "x"]), JSON), JSON, JSON
+)
+def test_a_junk_rule_never_raises_and_never_helps(junk: dict[str, Any], tools: Any, spec: Any) -> None:
+    for each in (
+        {**junk, "tools": tools},
+        {"name": "a", "effect": "Allow", **junk},
+        {"name": "a", "effect": "Allow", "tools": [{"server": {"name": "stripe"}}], "arguments": tools},
+    ):
+        broken = {"kind": "ToolPolicy", "metadata": {"namespace": "billing", "name": "p"}, "spec": {"rules": [each]}}
+        assert not answer([broken]).allowed
+    assert not answer([{"kind": "ClusterToolPolicy", "metadata": {"name": "c"}, "spec": spec}]).allowed
+
+
+@quick
+@given(JSON, JSON)
+def test_a_junk_task_or_server_never_raises(task: Any, server: Any) -> None:
+    rules = RuleSet.compile([])
+    asked = replace(ASKED, task=task if isinstance(task, dict) else {"metadata": task, "spec": task, "status": task})
+    assert not decide(asked, rules, SERVERS).allowed
+    given_ = {
+        **BASE["given"],
+        "toolServers": [server, {"metadata": {"namespace": "billing", "name": "s"}, "spec": server}],
+    }
+    assert servers_of(given_).servers == {}
