@@ -21,10 +21,10 @@ from countersign.kube import (
     TOOL_POLICIES,
     TOOL_SERVERS,
     EventRecorder,
-    InjectionSettings,
     Kube,
     WatchCache,
 )
+from countersign.kube.injection import InjectionSettings
 from countersign.wire import MemoryReplayCache, Nonces
 from countersign_webhook.decide.facts import Registry
 from countersign_webhook.decide.limit import RateLimit
@@ -99,7 +99,7 @@ class WebhookContext:
             keys=TokenKeys(settings.token_keys),
             notices=notices,
             registry=Registry(source),
-            book=RuleBook(source, settings.grants, metrics),
+            book=RuleBook(source, metrics, grants=settings.grants, issuer=settings.issuer),
             recorder=Recorder(audit),
             metrics=metrics,
             injection=InjectionSettings(image=settings.injection.image, version=settings.injection.version),

@@ -6,9 +6,10 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from countersign.errors import Unavailable
 from countersign.wire import jwk_of, thumbprint
@@ -100,7 +101,7 @@ def _parse(data: bytes) -> tuple[TokenKey, ...]:
         raise ValueError(msg)
     try:
         file = KeyFile.model_validate(json.loads(data))
-    except (ValidationError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # pydantic's ValidationError is a ValueError
         msg = "keys.json has another form"
         raise ValueError(msg) from error
     keys = tuple(_load(entry) for entry in file.keys)
@@ -111,7 +112,11 @@ def _parse(data: bytes) -> tuple[TokenKey, ...]:
 
 
 def _load(entry: _Key) -> TokenKey:
-    key = load_pem_private_key(entry.private_key.encode(), password=None)
+    try:
+        key = load_pem_private_key(entry.private_key.encode(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        msg = "keys.json has a key that cannot be read"
+        raise ValueError(msg) from error
     if not isinstance(key, EllipticCurvePrivateKey) or not isinstance(key.curve, SECP256R1):
         msg = "a token key is P-256"
         raise ValueError(msg)  # noqa: TRY004 - the content is wrong, not the type of an argument

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
 import structlog
@@ -51,7 +51,7 @@ def command(
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_main(settings))
     except (CountersignError, OSError) as error:
-        _log.error("stopped", error=str(error))  # noqa: TRY400 - expected, so without a traceback
+        _log.error("stopped", error=str(error))
         raise typer.Exit(1) from error
 
 

@@ -21,6 +21,7 @@ __all__ = ["TARGET", "BoundedProtocol"]
 TARGET: Final = "countersign.target"
 """Key of the ASGI scope: the request target, byte for byte as received."""
 
+_VERSIONS: Final = ("1.0", "1.1")
 _SECTION_BYTES: Final = 32 * 1024
 _FIELD_BYTES: Final = 16 * 1024
 _FIELDS: Final = 128
@@ -80,6 +81,8 @@ class BoundedProtocol(HttpToolsProtocol):
         longest = max((len(name) + len(value) for name, value in self.headers), default=0)
         if size > _SECTION_BYTES or longest > _FIELD_BYTES or len(self.headers) > _FIELDS:
             self._refusal = (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "parse.size")
+            raise _Refused
+        if self.parser.get_http_version() not in _VERSIONS:
             raise _Refused
         if not self.url.startswith(b"/") or b"#" in self.url:
             self._refusal = (HTTPStatus.BAD_REQUEST, "http.path")

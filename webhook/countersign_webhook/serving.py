@@ -22,7 +22,17 @@ _GRACE_SECONDS: Final = 5
 
 
 class _Server(uvicorn.Server):
-    """A server among several: signals belong to the process."""
+    """A server among several: signals belong to the process, and who starts it is told when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        """Listen to nothing yet."""
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        self.listening.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -62,9 +72,10 @@ class Port:
         listener = socket.create_server(self._address, family=family, backlog=2048)
         self.number = listener.getsockname()[1]
         self._task = asyncio.create_task(self._server.serve(sockets=[listener]))
-        while not self._server.started and not self._task.done():
-            await asyncio.sleep(0.01)
-        if self._task.done():
+        listening = asyncio.create_task(self._server.listening.wait())
+        await asyncio.wait({listening, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        if not listening.done():
+            listening.cancel()
             await self._task
 
     async def aclose(self) -> None:

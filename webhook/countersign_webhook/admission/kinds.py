@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from countersign.kube import DEVICE_POOLS, DEVICES, IDENTITY_ISSUERS, TOOL_SERVERS
-from countersign.policy import owns_audience, schema_fault
+from countersign.policy import audience_owned, schema_fault
 from countersign_webhook.admission.pem import bundle_fault
 from countersign_webhook.admission.review import Refused
 
@@ -117,7 +117,7 @@ def _tool_server(review: Review, judge: Judge, now: datetime) -> None:
         if other["spec"].get("audience") == audience:
             meta = other["metadata"]
             raise Refused(f"audience already belongs to {meta['namespace']}/{meta['name']}")
-    if not owns_audience(review.namespace, audience, judge.grants, issuer=judge.issuer):
+    if not audience_owned(audience, review.namespace, judge.grants, judge.issuer):
         raise Refused(
             f"namespace {review.namespace} may not claim audience {audience}: it is neither under "
             f"*.{review.namespace}.svc nor given to it by the platform's setting audiences"

@@ -30,6 +30,7 @@ class Case:
     rule_set: str | None = None
     jti: str | None = None
     recorded: bool = False
+    attempted: bool = False
 
     @property
     def seconds(self) -> int:

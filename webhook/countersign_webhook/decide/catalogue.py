@@ -9,7 +9,7 @@ from countersign_webhook.decide.http import NO_STORE, Answer
 from countersign_webhook.decide.signed import SignedEndpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from countersign.wire import Message
     from countersign_webhook.decide.case import Case
@@ -31,10 +31,10 @@ class CatalogueEndpoint(SignedEndpoint):
             raise Unavailable("decide.failed", "a step before the catalogue is missing")
         agent = case.facts.agent
         servers = self.context.book.servers.exposed_to(agent.namespace, agent.namespace_labels)
-        return Answer.of_json({"servers": [server_entry(one) for one in servers]}, NO_STORE)
+        return Answer.of_json({"servers": [server_entry(one.source) for one in servers]}, NO_STORE)
 
 
-def server_entry(server: dict[str, Any]) -> dict[str, Any]:
+def server_entry(server: Mapping[str, Any]) -> dict[str, Any]:
     """Return a ToolServer as the catalogue shows it."""
     meta, spec = server["metadata"], server["spec"]
     entry = {
@@ -50,7 +50,7 @@ def server_entry(server: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in entry.items() if value is not None}
 
 
-def _tool_entry(tool: dict[str, Any]) -> dict[str, Any]:
+def _tool_entry(tool: Mapping[str, Any]) -> dict[str, Any]:
     entry: dict[str, Any] = {"name": tool["name"]}
     if tool.get("definitionDigest"):
         entry["definition"] = tool["definitionDigest"]

@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Verdict", "judge"]
 
-_BEFORE_FLOORS: Final = ("task.", "tool.", "environment.assurance_too_low", "environment.key_tier_too_low")
+_BEFORE_FLOORS: Final = (
+    "task.",
+    "tool.",
+    "request.",
+    "mcp.",
+    "environment.assurance_too_low",
+    "environment.key_tier_too_low",
+)
 
 
 @dataclass(frozen=True)
@@ -50,11 +57,12 @@ def judge(
     call = request.call
     if call.protocol != "MCP":
         raise Invalid("request.details", "only protocol MCP is served")
+    server = servers.by_audience(call.audience)
     caller = Caller(facts.agent, facts.instance_facts, facts.device, key_tier, cluster)
     question = Question(
         now=now,
         caller=caller,
-        server=call.audience,
+        server=None if server is None else server.key,
         tool=call.tool,
         arguments=call.arguments,
         protocol=call.protocol,

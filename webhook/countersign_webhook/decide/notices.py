@@ -42,9 +42,16 @@ class Notices:
     async def run(self) -> None:
         """Write Events for ever."""
         while True:
-            instance, note = await self._queue.get()
-            try:
-                if self._recorder is not None:
-                    await self._recorder.emit(instance, "Warning", "CallsDenied", note)
-            except Exception as error:  # noqa: BLE001 - an Event is a courtesy
-                _log.warning("no Event written", error=type(error).__name__)
+            await self._write(*await self._queue.get())
+
+    async def drain(self) -> None:
+        """Write the Events that wait."""
+        while not self._queue.empty():
+            await self._write(*self._queue.get_nowait())
+
+    async def _write(self, instance: dict[str, Any], note: str) -> None:
+        try:
+            if self._recorder is not None:
+                await self._recorder.emit(instance, "Warning", "CallsDenied", note)
+        except Exception as error:  # noqa: BLE001 - an Event is a courtesy
+            _log.warning("no Event written", error=type(error).__name__)

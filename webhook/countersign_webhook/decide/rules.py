@@ -22,13 +22,20 @@ class RuleBook:
     """What the rules and servers are now; a change in the cache is seen by the very next decision."""
 
     def __init__(
-        self, source: PolicySource, grants: Sequence[tuple[str, Sequence[str]]], metrics: WebhookMetrics
+        self,
+        source: PolicySource,
+        metrics: WebhookMetrics,
+        *,
+        grants: Sequence[tuple[str, Sequence[str]]],
+        issuer: str,
     ) -> None:
-        """Follow ``source``; ``grants`` say which namespaces may claim which audiences (crds.md 3.7)."""
-        self._source, self._grants, self._metrics = source, grants, metrics
+        """Follow ``source``; ``grants`` say which namespaces may claim which audiences, ``issuer``'s own nobody (crds.md 3.7)."""
+        self._source, self._metrics = source, metrics
+        self._grants, self._issuer = grants, issuer
         self._rules: RuleSet | None = None
         self._rules_before: RuleSet | None = None
         self._servers: Catalogue | None = None
+        self._servers_before: Catalogue | None = None
         source.subscribe(self._changed)
 
     @property
@@ -36,7 +43,7 @@ class RuleBook:
         """Every ToolPolicy and ClusterToolPolicy that is not being deleted, compiled."""
         if self._rules is None:
             self._metrics.compiled.labels("rules").inc()
-            policies = [*self._living(TOOL_POLICIES), *self._living(CLUSTER_TOOL_POLICIES)]
+            policies = [*self._source.list(TOOL_POLICIES), *self._source.list(CLUSTER_TOOL_POLICIES)]
             self._rules = self._rules_before = RuleSet.compile(policies, previous=self._rules_before)
         return self._rules
 
@@ -45,11 +52,10 @@ class RuleBook:
         """Every ToolServer that is not being deleted."""
         if self._servers is None:
             self._metrics.compiled.labels("servers").inc()
-            self._servers = Catalogue.build(self._living(TOOL_SERVERS), self._grants)
+            self._servers = self._servers_before = Catalogue.build(
+                self._source.list(TOOL_SERVERS), self._grants, issuer=self._issuer, previous=self._servers_before
+            )
         return self._servers
-
-    def _living(self, resource: Resource) -> list[dict[str, Any]]:
-        return [one for one in self._source.list(resource) if not one["metadata"].get("deletionTimestamp")]
 
     def _changed(self, resource: Resource, kind: str, obj: dict[str, Any]) -> None:
         del kind, obj

@@ -93,7 +93,7 @@ class SignedEndpoint:
         jkt = refusal.jkt if case.caller is None else case.caller.jkt
         if case.caller is not None or refusal.audited:
             try:
-                await self.context.recorder.refused(case, refusal, jkt)
+                await self.context.recorder.refused(case, refusal, jkt, self.context.book.servers)
             except Unavailable as error:
                 refusal = Refusal.of(error)
             self.context.notices.denied(case, refusal)

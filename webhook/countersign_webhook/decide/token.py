@@ -6,7 +6,7 @@ import secrets
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from countersign.errors import Denied, Unavailable
-from countersign.wire import TokenClaims, mint_token
+from countersign.wire import mint_token
 from countersign_webhook.decide.form import parse_token_request
 from countersign_webhook.decide.http import NO_STORE, Answer
 from countersign_webhook.decide.judge import judge
@@ -39,7 +39,7 @@ class TokenEndpoint(SignedEndpoint):
             raise Denied(decision.code, decision.reason or "")
         key = self.context.keys.signing(case.seconds)
         case.jti = secrets.token_urlsafe(_JTI_BYTES)
-        await self.context.recorder.allowed(case)
+        await self.context.recorder.allowed(case, self.context.book.servers)
         return self._granted(case, verdict, key)
 
     def _judged(self, case: Case) -> Verdict:
@@ -75,3 +75,33 @@ class TokenEndpoint(SignedEndpoint):
         if verdict.tools is not None:
             body["tools"] = list(verdict.tools)
         return Answer.of_json(body, NO_STORE)
+
+    def _details(self, case):
+        c = case.request.call
+        return {"type": "countersign_call", "protocol": c.protocol, "method": c.method, "tool": c.tool, "args": c.args}
+
+    def _claims(self, case, life):
+        from countersign.wire import TokenClaims
+
+        i = case.caller.instance
+        return TokenClaims(
+            {
+                "iss": self.context.settings.issuer,
+                "sub": case.caller.spiffe_id,
+                "aud": case.request.call.audience,
+                "client_id": case.caller.spiffe_id,
+                "iat": case.seconds,
+                "exp": case.seconds + life,
+                "txn": case.id,
+                "jti": case.jti,
+                "cnf": {"jkt": case.caller.jkt},
+                "act": {"sub": case.caller.spiffe_id},
+                "authorization_details": [self._details(case)],
+                "countersign": {
+                    "instance": i.namespace + "/" + i.name,
+                    "key_tier": case.caller.key_tier,
+                    "assurance": i.assurance,
+                    "policy": case.rule_set,
+                },
+            }
+        )

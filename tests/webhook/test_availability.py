@@ -1,0 +1,181 @@
+"""When the front door does not know, or cannot write it down, the answer is no (D13, E1, E3)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.world import World, form, write_keys
+
+from countersign import kube
+from countersign.errors import Unavailable
+from countersign_webhook.decide.limit import RateLimit
+from countersign_webhook.decide.notices import Notices
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import httpx
+
+
+def assert_unavailable(answer: httpx.Response, code: str) -> None:
+    body = answer.json()
+    assert (answer.status_code, body["code"], body["error"]) == (503, code, "temporarily_unavailable")
+    assert int(answer.headers["retry-after"]) >= 1
+    assert "access_token" not in body
+
+
+async def test_d12_stale_watches_refuse(world: World) -> None:
+    world.source.stale_kinds = ["toolpolicies"]
+
+    assert_unavailable(await world.call(), "decide.unavailable")
+    assert world.context.faults() == ["current view of toolpolicies"]
+
+
+async def test_caches_that_are_not_synced_refuse(world: World) -> None:
+    world.source.synced = False
+
+    assert_unavailable(await world.call(), "decide.unavailable")
+    assert world.context.faults() == ["current view of caches that are not synced yet"]
+
+
+async def test_e1_without_a_log_no_call_is_allowed(world: World) -> None:
+    await world.context.audit.aclose()
+
+    assert_unavailable(await world.call(), "audit.unavailable")
+    assert "audit log" in world.context.faults()
+
+
+async def test_e1_without_a_log_not_even_a_no_is_explained(world: World) -> None:
+    await world.context.audit.aclose()
+
+    assert_unavailable(await world.call("create_refund"), "audit.unavailable")
+
+
+async def test_e1_a_disk_that_fails_under_the_log_denies(world: World) -> None:
+    descriptor = world.context.audit._descriptor
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, descriptor)
+    os.close(full)
+
+    assert_unavailable(await world.call(), "audit.unavailable")
+    assert_unavailable(await world.call(), "audit.unavailable")
+
+
+async def test_without_a_token_key_no_call_is_allowed(world: World, tmp_path: Path) -> None:
+    write_keys(tmp_path / "keys", (world.token_key, world.clock.now(), world.clock.now()))
+    world.context.keys.refresh()
+
+    assert_unavailable(await world.call(), "decide.unavailable")
+    assert world.context.faults() == ["token key"]
+    [record] = await world.records()
+    assert record["status_id"] == 2
+
+
+class Silent:
+    """A replay store that never answers."""
+
+    async def insert(self, _key: tuple[str, str], **_times: int) -> None:
+        await asyncio.Event().wait()
+
+
+class Broken:
+    """A replay store with a bug."""
+
+    async def insert(self, _key: tuple[str, str], **_times: int) -> None:
+        raise ZeroDivisionError
+
+
+class Away:
+    """A replay store that says that it cannot answer."""
+
+    async def insert(self, _key: tuple[str, str], **_times: int) -> None:
+        raise Unavailable("replay.unavailable")
+
+
+@pytest.mark.parametrize(
+    ("store", "code"), [(Silent(), "decide.failed"), (Broken(), "decide.failed"), (Away(), "replay.unavailable")]
+)
+async def test_d13_a_store_that_is_silent_or_broken_denies(tmp_path: Path, store: Any, code: str) -> None:
+    world = await World.make(tmp_path, decide={"timeout_seconds": 0.05})
+    world.use(replay=store)
+
+    assert_unavailable(await world.call(), code)
+    await world.context.aclose()
+
+
+async def test_the_first_second_of_a_replay_store_is_not_believed(tmp_path: Path) -> None:
+    world = await World.make(tmp_path)
+    world.clock.advance(-2)
+
+    answer = await world.call()
+
+    assert answer.json()["code"] == "replay.store_reset"
+    assert answer.headers["retry-after"] == "1"
+    await world.context.aclose()
+
+
+async def test_e3_one_instance_cannot_ask_without_end(tmp_path: Path) -> None:
+    world = await World.make(tmp_path, limits={"instance_rate": 1, "instance_burst": 2})
+    assert [(await world.call()).status_code for _ in range(2)] == [200, 200]
+
+    answer = await world.call()
+
+    assert (answer.status_code, answer.json()["code"], answer.json()["error"]) == (429, "rate.limited", "slow_down")
+    assert answer.headers["retry-after"] == "1"
+    world.clock.advance(1)
+    assert (await world.call()).status_code == 200
+    await world.context.aclose()
+
+
+def test_a_bucket_fills_again_up_to_its_burst_only(world_clock: Any) -> None:
+    limit = RateLimit(world_clock, rate=10, burst=2)
+    limit.take("a")
+    limit.take("a")
+    limit.take("b")
+    with pytest.raises(Unavailable, match=r"rate\.limited"):
+        limit.take("a")
+    world_clock.advance(3600)
+    limit.take("a")
+    limit.take("a")
+    with pytest.raises(Unavailable):
+        limit.take("a")
+
+
+class Recorded:
+    """An event recorder that keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, str, str, str]] = []
+
+    async def emit(self, regarding: dict[str, Any], type: str, reason: str, note: str) -> None:  # noqa: A002
+        self.events.append((regarding["metadata"]["name"], type, reason, note))
+
+
+async def test_the_owner_of_an_instance_sees_that_calls_are_denied(world: World) -> None:
+    recorded = Recorded()
+    world.use(notices=Notices(recorded))
+
+    await world.call("create_refund", {"charge": "ch_secret"})
+
+    await world.context.notices.drain()
+    assert recorded.events == [
+        (
+            "refund-agent-7f9c4",
+            "Warning",
+            "CallsDenied",
+            "policy.default_deny at https://tools.billing.svc/stripe",
+        )
+    ]
+
+
+async def test_a_bug_in_the_decision_is_a_no_without_a_traceback(world: World) -> None:
+    world.source.put(kube.AGENT_INSTANCES, {**world.instance(), "spec": {"type": "Pod"}})
+
+    answer = await world.send(await world.signed(body=form()))
+
+    assert_unavailable(answer, "decide.failed")
+    assert "Traceback" not in answer.text
+    assert (await world.call()).status_code == 503

@@ -1,0 +1,370 @@
+"""The three ports as a stranger meets them: TLS, rotation, and everything that is too large, too slow or no HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import ssl
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from cryptography import x509
+from support.world import World, form, write_keys
+
+from countersign.devcluster.pki import LocalCA
+from countersign_webhook import protocol
+from countersign_webhook.main import Ports
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from countersign_webhook.serving import Port
+
+SERVING = "127.0.0.1"
+
+
+def write_pair(directory: Path, ca: LocalCA) -> None:
+    pair = ca.issue("countersign-webhook", names=[SERVING])
+    (directory / "tls.key").write_bytes(pair.key)
+    (directory / "tls.crt").write_bytes(pair.certificate)
+
+
+@pytest.fixture
+def ca(tmp_path: Path) -> LocalCA:
+    ca = LocalCA("serving")
+    write_pair(tmp_path, ca)
+    (tmp_path / "client-ca.crt").write_bytes(LocalCA("somebody else").pem)
+    return ca
+
+
+@contextlib.asynccontextmanager
+async def listening(directory: Path, **more: object) -> AsyncIterator[tuple[World, Ports]]:
+    world = await World.make(directory, **more)
+    ports = Ports(world.context)
+    await ports.start()
+    try:
+        yield world, ports
+    finally:
+        await ports.aclose()
+        await world.context.aclose()
+
+
+@pytest.fixture
+async def served(tmp_path: Path, ca: LocalCA) -> AsyncIterator[tuple[World, Ports]]:
+    del ca
+    async with listening(tmp_path, limits={"body_seconds": 0.2}) as parts:
+        yield parts
+
+
+def client_tls(ca: LocalCA) -> ssl.SSLContext:
+    return ssl.create_default_context(cadata=ca.pem.decode())
+
+
+async def talk(port: Port, data: bytes, tls: ssl.SSLContext | None, *, wait: bool = True) -> bytes:
+    """Send bytes; return everything that comes back until the other side closes, or answered once."""
+    reader, writer = await asyncio.open_connection(SERVING, port.number, ssl=tls)
+    try:
+        writer.write(data)
+        with contextlib.suppress(ConnectionError):
+            await writer.drain()
+        return await asyncio.wait_for(reader.read() if wait else reader.readuntil(b"\r\n\r\n"), 20)
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            await writer.wait_closed()
+
+
+def request(method: str, target: str, *headers: str, body: bytes = b"") -> bytes:
+    lines = [f"{method} {target} HTTP/1.1", "host: x", "connection: close", *headers]
+    if body:
+        lines.append(f"content-length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+
+
+def status_of(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1])
+
+
+def code_of(answer: bytes) -> str:
+    code: str = json.loads(answer.partition(b"\r\n\r\n")[2])["code"]
+    return code
+
+
+async def assert_healthy(world: World, ports: Ports) -> None:
+    assert status_of(await talk(ports.health, request("GET", "/healthz"), None)) == 200
+    assert (await world.call()).status_code == 200
+
+
+# Health
+
+
+async def test_ready_says_what_is_missing(served: tuple[World, Ports]) -> None:
+    world, ports = served
+    assert status_of(await talk(ports.health, request("GET", "/readyz"), None)) == 200
+    world.source.stale_kinds = ["devices"]
+
+    answer = await talk(ports.health, request("GET", "/readyz"), None)
+
+    assert status_of(answer) == 503
+    assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {"ready": False, "missing": ["current view of devices"]}
+    assert status_of(await talk(ports.health, request("GET", "/healthz"), None)) == 200
+
+
+async def test_e7_metrics_count_codes_and_never_names(served: tuple[World, Ports]) -> None:
+    world, ports = served
+    await world.call("get_charge", {"charge": "ch_secret"})
+    await world.call('evil"} 1\n')
+
+    text = (await talk(ports.health, request("GET", "/metrics"), None)).decode()
+
+    assert 'countersign_webhook_requests_total{code="ok",endpoint="/token"} 1.0' in text
+    assert "countersign_webhook_ready 1.0" in text
+    assert "evil" not in text
+    assert "ch_secret" not in text
+
+
+# A whole call over TLS
+
+
+async def test_a_call_over_tls_is_answered(served: tuple[World, Ports], ca: LocalCA) -> None:
+    world, ports = served
+    message = await world.signed(body=form())
+    fields = [f"{name}: {value}" for name, value in message.headers if name not in ("host", "content-length")]
+
+    answer = await talk(ports.calls, request("POST", "/token", *fields, body=message.body), client_tls(ca))
+
+    assert status_of(answer) == 200
+    assert b"access_token" in answer
+    assert b"server: uvicorn" not in answer.lower()
+
+
+async def test_tls_below_1_3_is_refused(served: tuple[World, Ports], ca: LocalCA) -> None:
+    _, ports = served
+    old = client_tls(ca)
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        await talk(ports.calls, request("GET", "/.well-known/jwks.json"), old)
+
+
+# What is no request
+
+
+HEADS = {
+    "no http": (b"\x16\x03\x01\x02 hello\r\n\r\n", 400, "parse.syntax"),
+    "no version": (b"GET /token\r\n\r\n", 400, "parse.syntax"),
+    "absolute target": (request("GET", "http://x/token"), 400, "http.path"),
+    "asterisk": (request("OPTIONS", "*"), 400, "http.path"),
+    "fragment": (request("GET", "/token#x"), 400, "http.path"),
+    "two lengths": (request("POST", "/token", "content-length: 5", "content-length: 6"), 400, "parse.syntax"),
+    "length and chunks": (
+        request("POST", "/token", "content-length: 5", "transfer-encoding: chunked"),
+        400,
+        "parse.syntax",
+    ),
+    "long field": (request("GET", "/nonce", f"x: {'a' * 20_000}"), 431, "parse.size"),
+    "many fields": (request("GET", "/nonce", *(f"x{n}: 1" for n in range(200))), 431, "parse.size"),
+    "long target": (request("GET", "/" + "a" * 40_000), 431, "parse.size"),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("where", ["calls", "admission", "health"])
+async def test_a_head_that_is_wrong(served: tuple[World, Ports], ca: LocalCA, where: str, name: str) -> None:
+    world, ports = served
+    data, status, code = HEADS[name]
+
+    answer = await talk(getattr(ports, where), data, None if where == "health" else client_tls(ca))
+
+    assert (status_of(answer), code_of(answer)) == (status, code)
+    await assert_healthy(world, ports)
+
+
+@pytest.mark.parametrize("where", ["calls", "admission", "health"])
+async def test_a_head_without_end_is_cut_off(served: tuple[World, Ports], ca: LocalCA, where: str) -> None:
+    world, ports = served
+    endless = b"GET / HTTP/1.1\r\nx: " + b"a" * 400_000
+
+    # The refusal may be lost with the connection: what was sent behind it is not read any more.
+    with contextlib.suppress(ConnectionError):
+        answer = await talk(getattr(ports, where), endless, None if where == "health" else client_tls(ca))
+        assert (status_of(answer), code_of(answer)) == (431, "parse.size")
+
+    await assert_healthy(world, ports)
+
+
+@pytest.mark.parametrize("where", ["calls", "admission", "health"])
+async def test_a_head_that_does_not_come_is_not_waited_for(
+    served: tuple[World, Ports], ca: LocalCA, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, ports = served
+    monkeypatch.setattr(protocol, "_HEAD_SECONDS", 0.05)
+
+    answer = await talk(
+        getattr(ports, where), b"GET /healthz HTTP/1.1\r\nx:", None if where == "health" else client_tls(ca)
+    )
+
+    assert (status_of(answer), code_of(answer)) == (408, "parse.size")
+    await assert_healthy(world, ports)
+
+
+@pytest.mark.parametrize(("where", "target"), [("calls", "/token"), ("admission", "/validate")])
+async def test_a_body_that_does_not_come_is_not_waited_for(
+    served: tuple[World, Ports], ca: LocalCA, where: str, target: str
+) -> None:
+    world, ports = served
+    head = request("POST", target, "content-type: application/json", "content-length: 100")
+
+    answer = await talk(getattr(ports, where), head + b"{", client_tls(ca))
+
+    assert status_of(answer) == 408
+    await assert_healthy(world, ports)
+
+
+@pytest.mark.parametrize(
+    ("where", "target", "size"), [("calls", "/token", 2 << 20), ("admission", "/mutate-pods", 9 << 20)]
+)
+async def test_a_body_that_is_announced_too_large_is_not_read(
+    served: tuple[World, Ports], ca: LocalCA, where: str, target: str, size: int
+) -> None:
+    world, ports = served
+
+    answer = await talk(getattr(ports, where), request("POST", target, f"content-length: {size}"), client_tls(ca))
+
+    assert status_of(answer) == 413
+    await assert_healthy(world, ports)
+
+
+async def test_a_chunked_body_without_end_is_cut_off(served: tuple[World, Ports], ca: LocalCA) -> None:
+    world, ports = served
+    chunk = b"10000\r\n" + b"a" * 0x10000 + b"\r\n"
+
+    answer = await talk(
+        ports.calls, request("POST", "/token", "transfer-encoding: chunked") + chunk * 20, client_tls(ca)
+    )
+
+    assert (status_of(answer), code_of(answer)) == (413, "parse.size")
+    await assert_healthy(world, ports)
+
+
+async def test_trailers_mean_nothing(served: tuple[World, Ports], ca: LocalCA) -> None:
+    world, ports = served
+    message = await world.signed(body=form())
+    fields = [f"{name}: {value}" for name, value in message.headers if name not in ("host", "content-length")]
+    fields = [field for field in fields if not field.startswith("signature:")]
+    body = f"{len(message.body):x}\r\n".encode() + message.body + b"\r\n0\r\n"
+    trailer = f"signature: {message.get('signature')}\r\n\r\n".encode()
+
+    head = request("POST", "/token", "transfer-encoding: chunked", *fields)
+    answer = await talk(ports.calls, head + body + trailer, client_tls(ca))
+
+    assert (status_of(answer), code_of(answer)) == (400, "proof.missing")
+
+
+async def test_a_client_that_leaves_is_not_answered(served: tuple[World, Ports], ca: LocalCA) -> None:
+    world, ports = served
+    _reader, writer = await asyncio.open_connection(SERVING, ports.calls.number, ssl=client_tls(ca))
+    writer.write(request("POST", "/token", "content-length: 100") + b"x")
+    await writer.drain()
+    writer.transport.abort()
+
+    await assert_healthy(world, ports)
+
+
+# Client certificates
+
+
+async def test_c4_admission_shuts_out_who_is_not_the_api_server(tmp_path: Path, ca: LocalCA) -> None:
+    apiserver = LocalCA("front-proxy")
+    (tmp_path / "client-ca.crt").write_bytes(apiserver.pem)
+    admission = {
+        "host": SERVING,
+        "port": 0,
+        "tls_cert": tmp_path / "tls.crt",
+        "tls_key": tmp_path / "tls.key",
+        "client_ca": tmp_path / "client-ca.crt",
+    }
+    pair = apiserver.issue("kube-apiserver")
+    pair.write(tmp_path, "client")
+    stranger = LocalCA("stranger").issue("kube-apiserver")
+    stranger.write(tmp_path, "stranger")
+    question = request("POST", "/validate", "content-type: application/json", body=b"{}")
+    async with listening(tmp_path, admission=admission) as (_, ports):
+        for name in (None, "stranger"):
+            tls = client_tls(ca)
+            if name is not None:
+                tls.load_cert_chain(tmp_path / f"{name}.crt", tmp_path / f"{name}.key")
+            # In TLS 1.3 a client hears of the refusal when it reads: as an error, or as an end without an answer.
+            with contextlib.suppress(ssl.SSLError, ConnectionError):
+                assert await talk(ports.admission, question, tls) == b""
+        tls = client_tls(ca)
+        tls.load_cert_chain(tmp_path / "client.crt", tmp_path / "client.key")
+
+        assert status_of(await talk(ports.admission, question, tls)) == 400
+
+
+# Rotation
+
+
+def presented(serial: bytes | None) -> int:
+    assert serial is not None
+    return x509.load_der_x509_certificate(serial).serial_number
+
+
+async def serial_of(port: Port, ca: LocalCA) -> int:
+    _reader, writer = await asyncio.open_connection(SERVING, port.number, ssl=client_tls(ca))
+    serial = presented(writer.get_extra_info("ssl_object").getpeercert(binary_form=True))
+    writer.close()
+    await writer.wait_closed()
+    return serial
+
+
+async def test_a_new_certificate_is_served_without_a_restart(
+    served: tuple[World, Ports], ca: LocalCA, tmp_path: Path
+) -> None:
+    _, ports = served
+    before = await serial_of(ports.calls, ca)
+    write_pair(tmp_path, ca)
+
+    assert [file.refresh() for file in ports.files] == [True, True]
+
+    assert await serial_of(ports.calls, ca) != before
+    assert await serial_of(ports.admission, ca) != before
+    assert [file.refresh() for file in ports.files] == [False, False]
+
+
+async def test_half_a_rotation_keeps_the_old_certificate(
+    served: tuple[World, Ports], ca: LocalCA, tmp_path: Path
+) -> None:
+    _, ports = served
+    before = await serial_of(ports.calls, ca)
+    (tmp_path / "tls.crt").write_bytes(ca.issue("countersign-webhook", names=[SERVING]).certificate)
+
+    with pytest.raises(ssl.SSLError):
+        ports.files[1].refresh()
+
+    assert await serial_of(ports.calls, ca) == before
+    write_pair(tmp_path, ca)
+    assert ports.files[1].refresh()
+
+
+async def test_a_new_token_key_signs_without_a_restart(served: tuple[World, Ports]) -> None:
+    world, _ = served
+    now = world.clock.now()
+    write_keys(world.directory / "keys", (world.ca.key, now, now + timedelta(days=1)))
+
+    assert world.context.keys.refresh()
+
+    assert (await world.call()).status_code == 200
+
+
+async def test_a_port_that_is_taken_is_an_error_and_not_an_exit(served: tuple[World, Ports], tmp_path: Path) -> None:
+    _, ports = served
+    taken = {"host": SERVING, "port": ports.health.number}
+
+    with pytest.raises(OSError, match="in use"):
+        async with listening(tmp_path, health=taken):
+            pass
