@@ -1,0 +1,140 @@
+"""The decision's own rooms, without a network: policy at three sizes, and the audit log on this machine's disk."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from floor import VERIFY
+from timing import Case
+
+from countersign.audit import AuditLog, decision_record, new_decision_id
+from countersign.clock import SystemClock
+from countersign.policy import Agent, Caller, Catalogue, Device, Instance, Question, RuleSet, decide
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+__all__ = ["AUDIENCE", "SIZES", "TOOL", "opened", "question", "record", "rules_of", "servers"]
+
+AUDIENCE = "https://tools.example.com/stripe"
+TOOL = "create_refund"
+SIZES = (10, 1_000, 10_000)
+_TOGETHER = 64
+
+
+def servers() -> Catalogue:
+    """Return a catalogue of one server with two tools."""
+    schema = {"type": "object", "properties": {"charge": {"type": "string"}, "amount": {"type": "integer"}}}
+    tools = [{"name": name, "access": "ReadWrite", "inputSchema": schema} for name in (TOOL, "get_charge")]
+    server = {
+        "metadata": {"namespace": "billing", "name": "stripe"},
+        "spec": {"audience": AUDIENCE, "protocol": "MCP", "tools": tools, "requires": {"minKeyTier": "TPM"}},
+    }
+    return Catalogue.build([server], [("https://tools.example.com", ["billing"])])
+
+
+def rules_of(count: int) -> RuleSet:
+    """Return ``count`` policies of other agents, servers and tools, and the one that speaks about the call."""
+    policies = [_policy(number) for number in range(count - 1)]
+    return RuleSet.compile([*policies, _policy(None)])
+
+
+def _policy(number: int | None) -> dict[str, Any]:
+    mine = number is None
+    rule = {
+        "name": "small",
+        "effect": "Allow",
+        "subjects": {"agents": [{"name": "refund-agent" if mine else f"agent-{number}"}]},
+        "environment": {"minKeyTier": "TPM", "maxAttestationAgeSeconds": 3600},
+        "tools": [{"server": {"name": "stripe"}, "names": [TOOL if mine or number % 2 else f"tool-{number}"]}],
+        "arguments": [{"pointer": "/amount", "type": "Integer", "integer": {"minimum": 1, "maximum": 5000}}],
+    }
+    return {
+        "kind": "ToolPolicy",
+        "metadata": {"namespace": "billing", "name": f"policy-{'mine' if mine else number}"},
+        "spec": {"rules": [rule]},
+    }
+
+
+def question(now: datetime, arguments: Any = None) -> Question:
+    """Return the call that is decided."""
+    return Question(
+        now=now,
+        caller=Caller(
+            agent=Agent("billing", "refund-agent", "Optional", "Virtual", "TPM", {"team": "billing"}),
+            instance=Instance("refund-agent-7f9c4", "inst-1", "Pod"),
+            device=Device("worker-1", "racks", "Virtual", now - timedelta(minutes=30)),
+            key_tier="TPM",
+            cluster="bench",
+        ),
+        server="billing/stripe",
+        tool=TOOL,
+        arguments=arguments or {"charge": "ch_1", "amount": 1200},
+    )
+
+
+def record(now: datetime) -> dict[str, Any]:
+    """Return a record with as many facts as a real one has."""
+    return decision_record(
+        decision=new_decision_id(),
+        now=now,
+        code="policy.allowed",
+        allowed=True,
+        leg="T",
+        operation="tools/call",
+        service=AUDIENCE,
+        tool=TOOL,
+        access="ReadWrite",
+        agent="spiffe://agents.example.com/ns/billing/sa/refund-agent",
+        instance="billing/refund-agent-7f9c4",
+        peer="127.0.0.1",
+        device_uid="9b1deb4d-3b7d-4bad-9bdd-2b0d7b3dcb6d",
+        device_name="worker-1",
+        args="sha256:" + "a" * 64,
+        call_digest="sha256:" + "b" * 64,
+        key_tier="TPM",
+        jkt="x" * 43,
+        assurance="Virtual",
+        attested_at=1795521600,
+        rule_set="sha256:" + "c" * 64,
+        policy="ToolPolicy billing/policy-mine",
+        rule="small",
+        jti="y" * 22,
+    )
+
+
+@contextlib.asynccontextmanager
+async def opened() -> AsyncIterator[list[Case]]:
+    """Compile the rules, open a log, and yield what to time."""
+    now, catalogue = datetime.now(UTC), servers()
+    asked = question(now)
+    cases = []
+    for size in SIZES:
+        rules = rules_of(size)
+        answer = decide(asked, rules, catalogue)
+        if not answer.allowed:
+            raise RuntimeError(f"the benchmark's own call was refused: {answer.code}")
+        name = f"decide, {size:,} policies"
+        cases.append(Case(name, lambda rules=rules: decide(asked, rules, catalogue), of=VERIFY))
+    with tempfile.TemporaryDirectory(prefix="cs-bench-") as place:
+        log = await AuditLog.open(Path(place), process="bench", clock=SystemClock())
+
+        async def alone() -> None:
+            await log.append(record(now))
+
+        async def together() -> None:
+            await asyncio.gather(*(log.append(record(now)) for _ in range(_TOGETHER)))
+
+        try:
+            yield [
+                *cases,
+                Case("audit record, on disk, alone", alone, of=VERIFY),
+                Case(f"audit records, on disk, {_TOGETHER} at once, all of them", together, of=VERIFY),
+            ]
+        finally:
+            await log.aclose()
