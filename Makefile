@@ -30,7 +30,7 @@ packages: ## install the Debian packages that are missing (root or sudo)
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "==> installing pinned Python packages (about a minute; tpm2-pytss is compiled)"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/build.txt
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --no-build-isolation -r requirements/dev.txt
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps --no-build-isolation -r requirements/dev.txt
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 

@@ -264,10 +264,13 @@ async def test_trailers_mean_nothing(served: tuple[World, Ports], ca: LocalCA) -
     assert (status_of(answer), code_of(answer)) == (400, "proof.missing")
 
 
-async def test_a_client_that_leaves_is_not_answered(served: tuple[World, Ports], ca: LocalCA) -> None:
+@pytest.mark.parametrize(("where", "target"), [("calls", "/token"), ("admission", "/validate")])
+async def test_a_client_that_leaves_is_not_answered(
+    served: tuple[World, Ports], ca: LocalCA, where: str, target: str
+) -> None:
     world, ports = served
-    _reader, writer = await asyncio.open_connection(SERVING, ports.calls.number, ssl=client_tls(ca))
-    writer.write(request("POST", "/token", "content-length: 100") + b"x")
+    _reader, writer = await asyncio.open_connection(SERVING, getattr(ports, where).number, ssl=client_tls(ca))
+    writer.write(request("POST", target, "content-length: 100") + b"x")
     await writer.drain()
     writer.transport.abort()
 

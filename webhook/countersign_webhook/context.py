@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from countersign.kube.injection import InjectionSettings
+
 from countersign.audit import AuditLog
 from countersign.clock import SystemClock
 from countersign.errors import Unavailable
@@ -24,7 +26,6 @@ from countersign.kube import (
     Kube,
     WatchCache,
 )
-from countersign.kube.injection import InjectionSettings
 from countersign.wire import MemoryReplayCache, Nonces
 from countersign_webhook.decide.facts import Registry
 from countersign_webhook.decide.limit import RateLimit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
@@ -47,6 +48,7 @@ def command(
         typer.echo(f"countersign webhook: {error}", err=True)
         raise typer.Exit(2) from error
     log.configure(log_level or settings.log_level, process="webhook")
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # it warns of each line that a stranger sends
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_main(settings))
@@ -90,8 +92,8 @@ class Ports:
 
     async def aclose(self) -> None:
         """Answer what runs, then stop."""
-        for port in (self.calls, self.admission, self.health):
-            await port.aclose()
+        await asyncio.gather(self.calls.aclose(), self.admission.aclose())
+        await self.health.aclose()
 
 
 async def serve(context: WebhookContext, stop: asyncio.Event) -> None:

@@ -13,7 +13,7 @@ import structlog
 from cryptography import x509
 
 from countersign.acme import AcmeClient, AcmeProblem
-from countersign.attest import build_statement
+from countersign.attest import build_statement, key_qualifier
 from countersign.errors import CODES, Denied, Unavailable
 from countersign.signer.csr import build_csr
 from countersign.signer.trust import client_context
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Admission", "Enroller", "ak_expiry"]
 
-_KEY_PROOF: Final = b"countersign key v1\x00"
 _MAX_ANSWER: Final = 256 * 1024
 _SECRET_BYTES: Final = 32
 _ALG: Final[dict[str, int]] = {"P256": -7, "RSA2048": -257}
@@ -67,8 +66,6 @@ class Enroller:
         if admission.ak_type != ak_type:
             _log.info("enrol.ak_kind", wanted=admission.ak_type)
             admission = await self._admit_once(trust, admission.ak_type)
-        if admission.ak_type not in _ALG:
-            raise Unavailable("attest.unavailable", "the authority asks for a kind of AK that is not known here")
         _log.info("enrol.admitted", instance=admission.instance, jkt=key.jkt)
         return admission
 
@@ -113,7 +110,7 @@ class Enroller:
             secret = await self._device.activate(_bytes(challenge, "credential"), _bytes(challenge, "secret"))
             if len(secret) != _SECRET_BYTES:
                 raise Unavailable("attest.unavailable", "the activated secret has an unexpected length")
-            proof = await self._device.certify(hashlib.sha256(_KEY_PROOF + secret).digest())
+            proof = await self._device.certify(key_qualifier(secret))
             key = {"public": _b64(proof.public), "attest": _b64(proof.attest), "signature": _b64(proof.signature)}
             return _admission(
                 await self._post(client, f"{trust.authority_url}/secret", {"secret": _b64(secret), "key": key})
@@ -155,9 +152,14 @@ def _answer(answer: httpx.Response) -> dict[str, Any]:
         return value
     code = value.get("code") if isinstance(value, dict) else None
     known = code if isinstance(code, str) and code in CODES else None
-    if known is not None and httpx.codes.BAD_REQUEST <= answer.status_code < httpx.codes.INTERNAL_SERVER_ERROR:
-        raise Denied(known, _text(value, "detail"))
+    if _refuses(answer.status_code):
+        raise Denied(known or "attest.failed", _text(value, "detail") or f"the authority answered {answer.status_code}")
     raise Unavailable(known or "attest.unavailable", f"the authority answered {answer.status_code}")
+
+
+def _refuses(status: int) -> bool:
+    """Tell a no from a not now: after a 4xx the signer waits a minute, after anything else it backs off."""
+    return httpx.codes.BAD_REQUEST <= status < httpx.codes.INTERNAL_SERVER_ERROR
 
 
 def _admission(answer: dict[str, Any]) -> Admission:
@@ -170,13 +172,21 @@ def _admission(answer: dict[str, Any]) -> Admission:
             identifier=str(answer["identifier"]),
             directory=str(acme["directory"]),
             ca_bundle=acme.get("caBundle") or None,
-            ak_type=acme["akType"],
+            ak_type=_ak_type(acme["akType"]),
             life=int(answer["life"]),
         )
         ak_expiry(admission)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise Unavailable("attest.unavailable", "the authority's answer to /secret cannot be read") from error
     return admission
+
+
+def _ak_type(value: Any) -> AkKind:
+    if value not in _ALG:
+        msg = "a kind of AK that is not known here"
+        raise ValueError(msg)
+    kind: AkKind = value
+    return kind
 
 
 def ak_expiry(admission: Admission) -> float:
@@ -186,8 +196,8 @@ def ak_expiry(admission: Admission) -> float:
 
 def _translated(problem: AcmeProblem) -> Denied | Unavailable:
     code = problem.code if problem.code in CODES else None
-    if code is not None and problem.status < httpx.codes.INTERNAL_SERVER_ERROR:
-        return Denied(code, problem.detail)
+    if _refuses(problem.status):
+        return Denied(code or "attest.failed", problem.detail)
     return Unavailable(code or "attest.unavailable", f"the CA refused: {problem.name}: {problem.detail}")
 
 
@@ -199,7 +209,7 @@ def _bytes(answer: dict[str, Any], name: str) -> bytes:
 
 
 def _text(value: Any, name: str) -> str:
-    text = value.get(name, "")
+    text = value.get(name, "") if isinstance(value, dict) else ""
     return text if isinstance(text, str) else ""
 
 

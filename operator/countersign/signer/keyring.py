@@ -6,10 +6,11 @@ Nothing is stored. A restarted signer enrols anew; the instance is found again b
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -19,7 +20,7 @@ from countersign.signer.trust import read_trust
 from countersign.wire import chain_header
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from cryptography import x509
@@ -27,13 +28,17 @@ if TYPE_CHECKING:
     from countersign.attest import AttestationDevice, AttestingKey
     from countersign.clock import Clock
     from countersign.signer.enrol import Admission, Enroller
+    from countersign.signer.metrics import SignerMetrics
+    from countersign.signer.trust import Trust
 
 __all__ = ["Identity", "Keyring", "renewal_delay"]
 
-_AK_MARGIN_SECONDS = 120
-_REFUSED_SECONDS = 60.0
-_FIRST_BACKOFF = 1.0
-_LONGEST_BACKOFF = 60.0
+_AK_MARGIN_SECONDS: Final = 120
+_REFUSED_SECONDS: Final = 60.0
+_FIRST_BACKOFF: Final = 1.0
+_LONGEST_BACKOFF: Final = 60.0
+_REATTEST_SECONDS: Final = 30.0
+"""An attestation this young is not made anew, however stale the front door finds it."""
 _log = structlog.get_logger("signer")
 
 
@@ -66,19 +71,25 @@ class Keyring:
         *,
         trust_dir: Path,
         clock: Clock,
+        metrics: SignerMetrics,
         rng: Callable[[], float] = random.random,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """Keep the parts; :meth:`run` does the work."""
+        """Keep the parts; :meth:`run` does the work. ``sleep`` is where all its waiting happens."""
         self._device = device
         self._enroller = enroller
         self._trust_dir = trust_dir
         self._clock = clock
+        self._metrics = metrics
         self._rng = rng
+        self._sleep = sleep
+        self._key: AttestingKey | None = None
         self._identity: Identity | None = None
         self._admission: Admission | None = None
+        self._admitted_at = 0.0
         self._problem: CountersignError | None = Unavailable("attest.unavailable", "enrolment has not finished")
         self._wake = asyncio.Event()
-        self._reattest = False
+        self._renewed = asyncio.Event()
         self.renewals = 0
 
     @property
@@ -98,61 +109,88 @@ class Keyring:
             raise Unavailable(why.code, why.detail, retry_after=5)
         return identity
 
-    def reattest(self) -> None:
-        """Ask for E1 again soon: the front door found the attestation too old."""
-        self._reattest = True
+    async def reattest(self, *, wait: float = 5.0) -> None:
+        """Run E1 again, as the front door found the attestation too old; return when done, or after ``wait`` seconds.
+
+        After a refusal, and within half a minute of the last attestation, nothing is asked: a call must not be able to
+        make the signer knock more often than enrolment.md allows.
+        """
+        young = self._clock.monotonic() - self._admitted_at < _REATTEST_SECONDS
+        if self._problem is not None or self._admission is None or young:
+            return
+        self._admission = None
+        self._renewed.clear()
         self._wake.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait):
+                await self._renewed.wait()
 
     async def run(self) -> None:
         """Enrol and renew until cancelled; never ends by itself, whatever the authority says."""
         backoff = _FIRST_BACKOFF
         while True:
-            try:
-                await self._obtain()
-            except Denied as denied:
-                self._failed(denied)
-                await self._pause(_REFUSED_SECONDS)
-            except Unavailable as unavailable:
-                self._failed(unavailable)
-                await self._pause(min(backoff, _LONGEST_BACKOFF) * (0.5 + self._rng()))
-                backoff = min(backoff * 2, _LONGEST_BACKOFF)
-            else:
+            problem = await self._attempt()
+            if problem is None:
                 backoff = _FIRST_BACKOFF
-                identity = self.current()
-                jitter = self._rng() * 2 - 1
-                await self._pause(
-                    renewal_delay(identity.not_before, identity.not_after, self._clock.now(), jitter=jitter)
-                )
+                await self._until_renewal()
+            elif isinstance(problem, Denied):
+                await self._sleep(_REFUSED_SECONDS)  # and nothing shortens it
+            else:
+                await self._sleep(backoff * (0.5 + self._rng()))
+                backoff = min(backoff * 2, _LONGEST_BACKOFF)
+
+    async def _attempt(self) -> CountersignError | None:
+        try:
+            await self._obtain()
+        except CountersignError as problem:
+            self._failed(problem)
+        except Exception:
+            _log.exception("enrol.broke")
+            self._failed(Unavailable("attest.failed", "an error of the signer itself; see its log"))
+        else:
+            self._problem = None
+            self.renewals += 1
+            self._renewed.set()
+            self._metrics.enrolments.labels(code="ok").inc()
+        return self._problem
 
     async def _obtain(self) -> None:
         """Get a first certificate, or the next one for the same key."""
         trust = read_trust(self._trust_dir)
-        key = self._identity.key if self._identity is not None else await self._device.create_key()
-        now = self._clock.now().timestamp()
-        if self._reattest or self._admission is None or ak_expiry(self._admission) - now < _AK_MARGIN_SECONDS:
-            self._admission = None
-            self._admission = await self._enroller.admit(trust, key)
-            self._reattest = False
+        self._wake.clear()
+        if self._key is None:
+            self._key = await self._device.create_key()
+        admission = await self._admit(trust, self._key)
         try:
-            chain = await self._enroller.certify(trust, key, self._admission)
+            chain = await self._enroller.certify(trust, self._key, admission)
         except Denied:
             self._admission = None  # whatever made the CA refuse, the next try proves everything again
             raise
-        self._identity = _identity(key, chain, self._admission.instance, self._clock.now())
-        self._problem = None
-        self.renewals += 1
+        self._identity = _identity(self._key, chain, admission.instance, self._clock.now())
 
-    async def _pause(self, seconds: float) -> None:
-        """Wait, or less when somebody asks for a new attestation."""
-        self._wake.clear()
+    async def _admit(self, trust: Trust, key: AttestingKey) -> Admission:
+        """Return an admission whose AK certificate still lives two minutes, by E1 where there is none."""
+        admission = self._admission
+        if admission is None or ak_expiry(admission) - self._clock.now().timestamp() < _AK_MARGIN_SECONDS:
+            self._admission = None  # E1 replaces the AK in the device: the old certificate is of no more use
+            admission = await self._enroller.admit(trust, key)
+            self._admission, self._admitted_at = admission, self._clock.monotonic()
+        return admission
+
+    async def _until_renewal(self) -> None:
+        """Wait until the renewal is due, or less when somebody asked for a new attestation meanwhile."""
+        identity, jitter = self.current(), self._rng() * 2 - 1
+        due = renewal_delay(identity.not_before, identity.not_after, self._clock.now(), jitter=jitter)
+        tasks = [asyncio.ensure_future(self._sleep(due)), asyncio.ensure_future(self._wake.wait())]
         try:
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
-        except TimeoutError:
-            return
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
 
     def _failed(self, problem: CountersignError) -> None:
         self._problem = problem
+        self._metrics.enrolments.labels(code=problem.code).inc()
         _log.warning("enrol.failed", code=problem.code, detail=problem.detail)
 
 

@@ -42,8 +42,10 @@ def read_trust(directory: Path) -> Trust:
     return Trust(authority.rstrip("/"), webhook.rstrip("/"), ca)
 
 
-def client_context(ca: str | None) -> ssl.SSLContext:
-    """Return a TLS 1.2+ client context that trusts ``ca`` (PEM) alone, or the system's roots for None.
+def client_context(
+    ca: str | None, *, minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
+) -> ssl.SSLContext:
+    """Return a client context, host names checked, that trusts ``ca`` (PEM) alone, or the system's roots for None.
 
     Raises:
         Unavailable: ``attest.unavailable`` for a bundle that cannot be read.
@@ -52,5 +54,5 @@ def client_context(ca: str | None) -> ssl.SSLContext:
         context = ssl.create_default_context(cadata=ca) if ca is not None else ssl.create_default_context()
     except (ssl.SSLError, ValueError) as error:
         raise Unavailable("attest.unavailable", "a CA bundle cannot be read") from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = minimum
     return context

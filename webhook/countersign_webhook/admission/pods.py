@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
-from countersign.kube import AGENT_IDENTITIES, NAMESPACES
 from countersign.kube.injection import inject, select_identities
+
+from countersign.kube import AGENT_IDENTITIES, NAMESPACES
 from countersign_webhook.admission.review import Refused
 
 if TYPE_CHECKING:
     from countersign.kube.injection import InjectionSettings
+
     from countersign_webhook.admission.review import Review
     from countersign_webhook.source import PolicySource
 

@@ -6,18 +6,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from fastapi import FastAPI, Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from countersign.errors import Invalid
 from countersign_webhook.admission.kinds import GROUP, KINDS, Judge, validate_kind
 from countersign_webhook.admission.pods import mutate_pod
 from countersign_webhook.admission.review import NotAReview, Refused, Review, allow, parse_review, refuse
-from countersign_webhook.decide.http import TooLate, read_body
+from countersign_webhook.decide.http import Gone, TooLate, read_body
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-    from starlette.responses import Response
 
     from countersign_webhook.context import WebhookContext
 
@@ -56,6 +54,8 @@ def _route(
         except (NotAReview, Invalid) as error:
             context.metrics.admissions.labels(path, "", "malformed").inc()
             return _malformed(error)
+        except Gone:
+            return Response(status_code=400)
         answer, outcome = await _answered(context, review, answering)
         context.metrics.admissions.labels(path, _bounded(review), outcome).inc()
         return JSONResponse(answer)

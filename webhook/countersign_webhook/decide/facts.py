@@ -184,6 +184,12 @@ class Registry:
         return found if found is not None and _alive(found) and found["metadata"]["uid"] == ref["uid"] else None
 
 
+def _spec(obj: dict[str, Any]) -> dict[str, Any]:
+    """Return the spec, or an empty one: an index is asked about whatever the API server once took."""
+    spec = obj.get("spec")
+    return spec if isinstance(spec, dict) else {}
+
+
 def _alive(obj: dict[str, Any]) -> bool:
     return not obj["metadata"].get("deletionTimestamp")
 
@@ -203,19 +209,21 @@ def _key_of(instance: dict[str, Any]) -> Iterable[str]:
 
 
 def _ek_of(device: dict[str, Any]) -> Iterable[str]:
-    digest = (device["spec"].get("ek") or {}).get("publicKeySHA256")
+    digest = (_spec(device).get("ek") or {}).get("publicKeySHA256")
     return (digest,) if digest else ()
 
 
 def _place_of(device: dict[str, Any]) -> Iterable[str]:
     """Return pool and node of an approved Device: where only ``devicesPerNode`` may be."""
-    spec = device["spec"]
+    spec = _spec(device)
     node = ((spec.get("binding") or {}).get("node") or {}).get("name")
-    return (f"{spec['poolRef']['name']}/{node}",) if node and spec.get("state") == "Approved" else ()
+    pool = (spec.get("poolRef") or {}).get("name")
+    return (f"{pool}/{node}",) if node and pool and spec.get("state") == "Approved" else ()
 
 
 def _domain_of(issuer: dict[str, Any]) -> Iterable[str]:
-    return (issuer["spec"]["trustDomain"],)
+    domain = _spec(issuer).get("trustDomain")
+    return (domain,) if domain else ()
 
 
 def _facts_of(device: dict[str, Any]) -> Iterable[policy.Fact]:

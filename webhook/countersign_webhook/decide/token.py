@@ -62,46 +62,33 @@ class TokenEndpoint(SignedEndpoint):
         if not (verdict.decision.allowed and case.recorded):
             raise Unavailable("decide.failed", "no token without a recorded yes")
         life = self.context.settings.token.life_seconds
-        token = mint_token(self._claims(case, life), key=key.private_key)
-        details = self._details(case)
+        claims = token_claims(case, issuer=self.context.settings.issuer, life=life)
         body: dict[str, Any] = {
-            "access_token": token,
+            "access_token": mint_token(claims, key=key.private_key),
             "issued_token_type": _ISSUED,
             "token_type": "Countersign",
             "expires_in": life,
-            "authorization_details": [details],
+            "authorization_details": [claims.details],
             "decision": case.id,
         }
         if verdict.tools is not None:
             body["tools"] = list(verdict.tools)
         return Answer.of_json(body, NO_STORE)
 
-    def _details(self, case):
-        c = case.request.call
-        return {"type": "countersign_call", "protocol": c.protocol, "method": c.method, "tool": c.tool, "args": c.args}
 
-    def _claims(self, case, life):
-        from countersign.wire import TokenClaims
-
-        i = case.caller.instance
-        return TokenClaims(
-            {
-                "iss": self.context.settings.issuer,
-                "sub": case.caller.spiffe_id,
-                "aud": case.request.call.audience,
-                "client_id": case.caller.spiffe_id,
-                "iat": case.seconds,
-                "exp": case.seconds + life,
-                "txn": case.id,
-                "jti": case.jti,
-                "cnf": {"jkt": case.caller.jkt},
-                "act": {"sub": case.caller.spiffe_id},
-                "authorization_details": [self._details(case)],
-                "countersign": {
-                    "instance": i.namespace + "/" + i.name,
-                    "key_tier": case.caller.key_tier,
-                    "assurance": i.assurance,
-                    "policy": case.rule_set,
-                },
-            }
-        )
+def token_claims(case: Case, *, issuer: str, life: int) -> TokenClaims:
+    """Return the claims of wire.md 5 for an allowed case: names and digests, no argument and no hardware identifier."""
+    if case.caller is None or case.facts is None or case.request is None or case.jti is None:
+        raise Unavailable("decide.failed", "a step before the token is missing")
+    instance, call = case.caller.instance, case.request.call
+    attested = case.facts.device.attestation_time
+    return TokenClaims(
+        iss=issuer,
+        sub=case.caller.spiffe_id,
+        aud=call.audience,
+        client_id=case.caller.spiffe_id,
+        iat=case.seconds,
+        exp=case.seconds + life,
+        jti=case.jti,
+        txn=case.id,
+    )

@@ -1,0 +1,146 @@
+"""Where a run keeps its things, which ports it uses, and the settings files that the processes are given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from countersign.devcluster import free_ports, write_private
+
+__all__ = ["IMAGE", "SYSTEM", "Layout", "Ports", "project_root"]
+
+SYSTEM: Final = "countersign-system"
+IMAGE: Final = "localhost/countersign:demo"
+_VERSION: Final = "demo"
+_HOST: Final = "127.0.0.1"
+_CLUSTER: Final = "demo"
+
+
+def project_root() -> Path:
+    """Return the folder that holds ``charts`` and ``examples``. Raises ``FileNotFoundError`` with what to do."""
+    for place in (Path(__file__).parents[3], Path.cwd()):
+        if (place / "charts" / "countersign").is_dir() and (place / "examples" / "quickstart").is_dir():
+            return place
+    raise FileNotFoundError("charts/countersign and examples/quickstart: run the demo in a clone of the project")
+
+
+@dataclass(frozen=True)
+class Ports:
+    """TCP ports on 127.0.0.1, free a moment ago."""
+
+    calls: int
+    admission: int
+    authority: int
+    operator_health: int
+    webhook_health: int
+    authority_health: int
+    tools: int
+    thief: int
+
+    @classmethod
+    def free(cls) -> Ports:
+        """Choose ports that nobody listens on; ``thief`` is one of two neighbours, for a signer and its health."""
+        while True:
+            chosen = free_ports(8)
+            if chosen[-1] < 65534:  # noqa: PLR2004 - the next port must exist too
+                return cls(*chosen)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The folders and addresses of one run."""
+
+    directory: Path
+    ports: Ports
+
+    @property
+    def issuer(self) -> str:
+        """The webhook's URL for calls, which is the issuer's name."""
+        return f"https://{_HOST}:{self.ports.calls}"
+
+    @property
+    def admission_url(self) -> str:
+        """The webhook's URL for the API server."""
+        return f"https://{_HOST}:{self.ports.admission}"
+
+    @property
+    def authority_url(self) -> str:
+        """The authority's base URL."""
+        return f"https://{_HOST}:{self.ports.authority}"
+
+    @property
+    def tools_url(self) -> str:
+        """The tool server's endpoint."""
+        return f"http://{_HOST}:{self.ports.tools}/mcp"
+
+    @property
+    def mounts(self) -> Path:
+        """The Secrets as files."""
+        return self.directory / "mounts"
+
+    @property
+    def serving_ca(self) -> Path:
+        """The CA (PEM) of the serving certificates."""
+        return self.mounts / "countersign-webhook-tls" / "ca.crt"
+
+    def audit(self, process: str) -> Path:
+        """Where ``process`` keeps its audit log."""
+        return self.directory / "audit" / process
+
+    def kubeconfig(self, account: str) -> Path:
+        """The kubeconfig of the chart's ServiceAccount ``account``."""
+        return self.directory / "accounts" / f"{account}.kubeconfig"
+
+    def write_settings(self, audiences: list[dict[str, Any]], webhook_client_ca: Path) -> dict[str, Path]:
+        """Write each process's settings file and return them by process."""
+        names = [_HOST, "localhost"]
+        injection = {"image": IMAGE, "version": _VERSION}
+        common = {"namespace": SYSTEM, "cluster": _CLUSTER}
+        documents: dict[str, dict[str, Any]] = {
+            "operator": {
+                **common,
+                "webhook_url": self.issuer,
+                "authority_url": self.authority_url,
+                "webhook_names": names,
+                "authority_names": names,
+                "health": {"host": _HOST, "port": self.ports.operator_health},
+            },
+            "webhook": {
+                **common,
+                "issuer": self.issuer,
+                "admission": {
+                    "host": _HOST,
+                    "port": self.ports.admission,
+                    **self._tls("webhook"),
+                    "client_ca": str(webhook_client_ca),
+                },
+                "calls": {"host": _HOST, "port": self.ports.calls, **self._tls("webhook")},
+                "health": {"host": _HOST, "port": self.ports.webhook_health},
+                "token_keys": str(self.mounts / "countersign-token-keys"),
+                "audit": {"directory": str(self.audit("webhook"))},
+                "audiences": audiences,
+                "injection": injection,
+            },
+            "authority": {
+                **common,
+                "url": self.authority_url,
+                "listen": {"host": _HOST, "port": self.ports.authority, **self._tls("authority")},
+                "health": {"host": _HOST, "port": self.ports.authority_health},
+                "database_url": f"sqlite+aiosqlite:///{self.directory / 'authority.db'}",
+                "audit": {"directory": str(self.audit("authority"))},
+                "injection": injection,
+            },
+        }
+        files = {}
+        for process, document in documents.items():
+            self.audit(process).mkdir(parents=True, exist_ok=True, mode=0o700)
+            text = yaml.safe_dump({"kubeconfig": str(self.kubeconfig(f"countersign-{process}")), **document})
+            files[process] = write_private(self.directory / "settings" / f"{process}.yaml", text.encode())
+        return files
+
+    def _tls(self, process: str) -> dict[str, str]:
+        place = self.mounts / f"countersign-{process}-tls"
+        return {"tls_cert": str(place / "tls.crt"), "tls_key": str(place / "tls.key")}
