@@ -21,9 +21,23 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
-from tpm2_pytss import ESAPI, ESYS_TR, TPM2_ALG, TPM2_SE, TPM2B_ENCRYPTED_SECRET, TPM2B_ID_OBJECT, TPM2B_PUBLIC
-from tpm2_pytss import TPM2B_SENSITIVE_CREATE, TPMA_OBJECT, TPMT_SIG_SCHEME, TPMT_SYM_DEF, TPMT_TK_HASHCHECK
-from tpm2_pytss import TPM2_RH, TPM2_ST, TPM2B_DIGEST
+from tpm2_pytss import (
+    ESAPI,
+    ESYS_TR,
+    TPM2_ALG,
+    TPM2_RH,
+    TPM2_SE,
+    TPM2_ST,
+    TPM2B_DIGEST,
+    TPM2B_ENCRYPTED_SECRET,
+    TPM2B_ID_OBJECT,
+    TPM2B_PUBLIC,
+    TPM2B_SENSITIVE_CREATE,
+    TPMA_OBJECT,
+    TPMT_SIG_SCHEME,
+    TPMT_SYM_DEF,
+    TPMT_TK_HASHCHECK,
+)
 
 EK_HANDLE, EK_CERTIFICATE = 0x81010001, 0x01C00002
 SIGNING = (
@@ -176,7 +190,11 @@ def cbor(value: Any) -> bytes:
 
 def tlv(tag: int, content: bytes) -> bytes:
     n = len(content)
-    size = bytes([n]) if n < 128 else bytes([0x80 | (n.bit_length() + 7) // 8]) + n.to_bytes((n.bit_length() + 7) // 8, "big")
+    size = (
+        bytes([n])
+        if n < 128
+        else bytes([0x80 | (n.bit_length() + 7) // 8]) + n.to_bytes((n.bit_length() + 7) // 8, "big")
+    )
     return bytes([tag]) + size + content
 
 
@@ -345,7 +363,13 @@ class Stranger:
         return answer.json["servers"]
 
     def token(self, audience: str, tool: str, arguments: Any, method: str = "tools/call") -> Answer:
-        details = {"type": "countersign_call", "protocol": "MCP", "method": method, "tool": tool, "arguments": arguments}
+        details = {
+            "type": "countersign_call",
+            "protocol": "MCP",
+            "method": method,
+            "tool": tool,
+            "arguments": arguments,
+        }
         form = {
             "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
             "subject_token_type": "urn:countersign:token-type:task",
@@ -355,7 +379,9 @@ class Stranger:
         }
         return self.ask("POST", "/token", urllib.parse.urlencode(form).encode())
 
-    def prepare(self, audience: str, endpoint: str, tool: str, arguments: Any, token: str) -> tuple[dict[str, str], bytes]:
+    def prepare(
+        self, audience: str, endpoint: str, tool: str, arguments: Any, token: str
+    ) -> tuple[dict[str, str], bytes]:
         """Return the fields and the body of the tool call itself (leg C)."""
         meta = {
             "io.modelcontextprotocol/protocolVersion": "2026-07-28",

@@ -82,7 +82,11 @@ def browser(machine: Machine) -> str:
     """Use the proxy as a page in a browser of the pod would: the same request, with an ``Origin``."""
     port, server = machine.quickstart.ports[0], machine.quickstart.server
     body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "ping"})
-    headers = {"Content-Type": "application/json", "Origin": "https://evil.example", "MCP-Protocol-Version": "2025-11-25"}
+    headers = {
+        "Content-Type": "application/json",
+        "Origin": "https://evil.example",
+        "MCP-Protocol-Version": "2025-11-25",
+    }
     connection = HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         connection.request("POST", f"/{server}", body=body, headers=headers)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from countersign.devcluster import Pair, Plane
 
-__all__ = ["Kubelet", "PodFolder"]
+__all__ = ["Kubelet", "PodFolder", "renew_token"]
 
 _TOKEN_SECONDS: Final = 600
 _RENEW_SECONDS: Final = 300.0
@@ -85,10 +85,7 @@ class Kubelet:
 
     def renew(self, folder: PodFolder) -> None:
         """Write a fresh token that is bound to the pod into its 0600 file."""
-        bound = ["--bound-object-kind=Pod", f"--bound-object-name={folder.name}", f"--bound-object-uid={folder.uid}"]
-        words = ["create", "token", folder.service_account, "-n", folder.namespace, f"--audience={_AUDIENCE}"]
-        token = self.kubectl.run(*words, f"--duration={_TOKEN_SECONDS}s", *bound).strip()
-        write_private(folder.token, token.encode())
+        renew_token(self.kubectl, folder.namespace, folder.name, folder.uid, folder.service_account, folder.token)
         folder.renewed = time.monotonic()
 
     def renew_due(self) -> None:
@@ -107,6 +104,14 @@ class Kubelet:
         found = self.kubectl.get("configmap", "countersign-trust", "-n", folder.namespace)
         for name, text in found["data"].items():
             write_private(folder.trust / name, text.encode())
+
+
+def renew_token(kubectl: Kubectl, namespace: str, pod: str, uid: str, account: str, path: Path) -> None:
+    """Write a fresh token of ServiceAccount ``account``, bound to ``pod``, to ``path`` (0600)."""
+    bound = ["--bound-object-kind=Pod", f"--bound-object-name={pod}", f"--bound-object-uid={uid}"]
+    words = ["create", "token", account, "-n", namespace, f"--audience={_AUDIENCE}"]
+    token = kubectl.run(*words, f"--duration={_TOKEN_SECONDS}s", *bound).strip()
+    write_private(path, token.encode())
 
 
 def _status(spec: dict[str, Any]) -> dict[str, Any]:

@@ -91,7 +91,7 @@ class Layout:
         return self.directory / "audit" / process
 
     def kubeconfig(self, account: str) -> Path:
-        """The kubeconfig of the chart's ServiceAccount ``account``."""
+        """Return the kubeconfig of the chart's ServiceAccount ``account``."""
         return self.directory / "accounts" / f"{account}.kubeconfig"
 
     def write_settings(self, audiences: list[dict[str, Any]], webhook_client_ca: Path) -> dict[str, Path]:

@@ -18,7 +18,7 @@ from countersign.demo.layout import SYSTEM, Layout, Ports, project_root
 from countersign.demo.mounts import MOUNTED, mount_secrets
 from countersign.demo.processes import ProcessError, Processes, console, until
 from countersign.demo.quickstart import Quickstart
-from countersign.devcluster import EkAuthority, Plane, write_private
+from countersign.devcluster import EkAuthority, Plane, state, write_private
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,16 +39,17 @@ _UNKNOWN_TPM: Final = "t3"
 class Machine:
     """Everything that runs for one story. Methods bring up one part each, in the order in which they stand here."""
 
-    def __init__(self, directory: Path, binaries: Binaries, say: Callable[[str], None]) -> None:
-        """Empty ``directory`` and choose ports; nothing is started."""
+    def __init__(self, directory: Path, binaries: Binaries, say: Callable[[str], None], *, keep: bool = False) -> None:
+        """Empty ``directory`` and choose ports; nothing is started. With ``keep`` what is started outlives this process."""
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True, mode=0o700)
         self.say = say
+        self._keep = keep
         self.root = project_root()
         self.layout = Layout(directory, Ports.free())
-        self.processes = Processes(directory / "logs")
+        self.processes = Processes(directory / "logs", outlive=keep)
         admission = f"127.0.0.1:{self.layout.ports.admission}"
-        self.plane = Plane(binaries, directory / "plane", webhook_hosts=[admission])
+        self.plane = Plane(binaries, directory / "plane", webhook_hosts=[admission], outlive=keep)
         self.admin = Kubectl(binaries.kubectl, self.plane.admin_kubeconfig)
         self.manufacturer = EkAuthority(directory / "tpm")
         self.tpms: dict[str, Tpm] = {}
@@ -74,7 +75,7 @@ class Machine:
     def start_tpms(self) -> None:
         """Make and start the TPMs under one local manufacturer's CA."""
         for name in (*TPM_OF_NODE.values(), _UNKNOWN_TPM):
-            self.tpms[name] = self.manufacturer.manufacture(name)
+            self.tpms[name] = self.manufacturer.manufacture(name, outlive=self._keep)
             self.tpms[name].start()
 
     def install_chart(self) -> None:
@@ -103,7 +104,9 @@ class Machine:
         self.keeper.start()
         self.start("authority")
         self.start("webhook")
-        for name, port in zip(_PROCESSES, (ports.operator_health, ports.authority_health, ports.webhook_health), strict=True):
+        for name, port in zip(
+            _PROCESSES, (ports.operator_health, ports.authority_health, ports.webhook_health), strict=True
+        ):
             self.processes.await_ready(name, port)
 
     def start(self, process: str) -> None:
@@ -167,6 +170,23 @@ class Machine:
         """Return the TPM of ``node``."""
         return self.tpms[TPM_OF_NODE[node]]
 
+    # -- staying ---------------------------------------------------------------------------------------------------------
+
+    def record(self, name: str) -> None:
+        """Write down what runs under ``name``, so that ``countersign dev down`` ends it."""
+        tpms = [tpm.child for tpm in self.tpms.values() if tpm.child is not None]
+        running = [*reversed(self.processes.children), *tpms, *reversed(self.plane.children)]
+        records = tuple(child.record for child in running)
+        url = self.plane.url if self.plane.children else ""
+        state.write(state.Run(name, self.layout.directory, url, self.plane.admin_kubeconfig, records))
+
+    def hand_over(self, description: Path) -> None:
+        """End what lives in this process, and let a daemon that reads ``description`` go on mounting and renewing."""
+        self.keeper.stop()
+        for agent in self.agents.values():
+            agent.stop()
+        self.processes.start("kubelets", [sys.executable, "-m", "countersign.demo.kept", description])
+
     # -- ending ---------------------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
@@ -213,5 +233,3 @@ def _in_system(found: dict[str, Any]) -> dict[str, Any]:
     if found["kind"] in _CLUSTER_SCOPED:
         return found
     return {**found, "metadata": {"namespace": SYSTEM, **found["metadata"]}}
-
-

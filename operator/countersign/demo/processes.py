@@ -57,12 +57,13 @@ def ready_code(port: int) -> tuple[int, str]:
 class Processes:
     """Everything that one run started, by name."""
 
-    def __init__(self, logs: Path) -> None:
-        """Write each process's log to ``logs/NAME.log``."""
+    def __init__(self, logs: Path, *, outlive: bool = False) -> None:
+        """Write each process's log to ``logs/NAME.log``; with ``outlive`` they stay when this process ends."""
         self.mark = str(uuid.uuid4())
         # In our own environment too, so that what the control plane and the TPMs start carries it.
         os.environ[MARK] = self.mark
         self._logs = logs
+        self._outlive = outlive
         self._running: dict[str, Child] = {}
 
     def start(self, name: str, command: Sequence[str | Path], env: Mapping[str, str] | None = None) -> Child:
@@ -70,7 +71,9 @@ class Processes:
         if (child := self._running.get(name)) is not None and child.alive:
             raise ProcessError(f"{name} runs already")
         log = self._logs / f"{name}.log"
-        self._running[name] = start(name, command, log=log, env={"PYTHONUNBUFFERED": "1", **(env or {})})
+        self._running[name] = start(
+            name, command, log=log, env={"PYTHONUNBUFFERED": "1", **(env or {})}, outlive=self._outlive
+        )
         return self._running[name]
 
     def await_ready(self, name: str, health_port: int, seconds: float = 30) -> None:

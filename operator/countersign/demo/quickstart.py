@@ -95,7 +95,9 @@ class Quickstart:
         """Return the policy with ``arguments`` misspelt in its first rule."""
         policy = self._policy("misspelt")
         rule = policy["spec"]["rules"][0]
-        rule["argumnets"] = rule.pop("arguments", [{"pointer": "/charge", "type": "String", "string": {"equals": ["ch_1"]}}])
+        rule["argumnets"] = rule.pop(
+            "arguments", [{"pointer": "/charge", "type": "String", "string": {"equals": ["ch_1"]}}]
+        )
         policy["spec"]["rules"] = [rule]
         return policy
 

@@ -63,7 +63,9 @@ def main(program: str, address: str, captures: str) -> None:
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     host, _, port = address.rpartition(":")
-    uvicorn.run(Captures(module.app, Path(captures)), host=host, port=int(port), log_level="warning", server_header=False)
+    uvicorn.run(
+        Captures(module.app, Path(captures)), host=host, port=int(port), log_level="warning", server_header=False
+    )
 
 
 if __name__ == "__main__":

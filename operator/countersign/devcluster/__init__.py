@@ -7,6 +7,7 @@ This room never runs in production, never touches a cluster it did not start, an
 with their parent unless they were asked to outlive it, and those are recorded and stopped by ``countersign dev down``.
 """
 
+from countersign.devcluster import state
 from countersign.devcluster.binaries import Binaries, cache_directory, find_or_build
 from countersign.devcluster.packages import missing_packages
 from countersign.devcluster.pki import LocalCA, Pair, write_private
@@ -30,5 +31,6 @@ __all__ = [
     "missing_packages",
     "start",
     "start_time",
+    "state",
     "write_private",
 ]

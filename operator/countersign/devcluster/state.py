@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["Run", "read", "run_directory", "runs", "single", "stop", "write"]
+__all__ = ["Run", "forget", "read", "run_directory", "runs", "single", "stop", "write"]
 
 _FILE = "state.json"
 
@@ -84,7 +84,12 @@ def runs() -> list[Run]:
 
 
 def stop(run: Run) -> None:
-    """End what still runs of ``run`` and forget it. Its folder, with the logs, stays."""
+    """End what still runs of ``run`` and forget it."""
     for each in run.processes:
         each.stop()
-    (run.directory / _FILE).unlink(missing_ok=True)
+    forget(run.name)
+
+
+def forget(name: str) -> None:
+    """Remove the record of the run called ``name``. Its folder, with the logs, stays."""
+    (run_directory(name) / _FILE).unlink(missing_ok=True)
