@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal, Self
 
 from cryptography import x509
@@ -87,7 +86,7 @@ class SoftwareDevice:
         *,
         kind: EkKind = "P256",
     ) -> Self:
-        """Make a device with a new endorsement key and, given an issuer, an endorsement certificate by it."""
+        """Make a device with a new endorsement key and, given an issuer, an endorsement certificate as long as its."""
         key: PrivateKey
         if kind == "RSA2048":
             key = rsa.generate_private_key(65537, 2048)
@@ -166,7 +165,6 @@ def sign_attest(key: PrivateKey, attest: bytes) -> bytes:
 
 
 def _endorse(key: PublicKey, issuer: x509.Certificate, issuer_key: CertificateIssuerPrivateKeyTypes) -> bytes:
-    now = datetime.now(UTC)
     rsa_key = isinstance(key, rsa.RSAPublicKey)
     named = [(TPM_MANUFACTURER, "id:00000000"), (TPM_MODEL, "countersign-twin"), (TPM_VERSION, "id:00000001")]
     name = x509.Name([x509.NameAttribute(oid, value) for oid, value in named])
@@ -177,8 +175,8 @@ def _endorse(key: PublicKey, issuer: x509.Certificate, issuer_key: CertificateIs
         .issuer_name(issuer.subject)
         .public_key(key)
         .serial_number(secrets.randbits(127) + 1)
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=3650))
+        .not_valid_before(issuer.not_valid_before_utc)
+        .not_valid_after(issuer.not_valid_after_utc)
         .add_extension(x509.SubjectAlternativeName([x509.DirectoryName(name)]), critical=True)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.KeyUsage(**usage), critical=True)

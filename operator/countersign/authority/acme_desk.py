@@ -33,7 +33,6 @@ from countersign.acme import (
     verify,
 )
 from countersign.acme.encoding import read_json
-from countersign.authority.attestation import life_of, spiffe_id
 from countersign.authority.issuance import Issuance, record_of
 from countersign.authority.issue import prepare_identity
 from countersign.authority.order_checks import CHALLENGE_STEPS, FINALIZE_STEPS, ORDER_STEPS, OrderExam, OrderStep
@@ -48,6 +47,7 @@ from countersign.authority.orders import (
 )
 from countersign.authority.refusals import translated
 from countersign.authority.tables import AccountRecord, CertificateRecord, OrderRecord
+from countersign.authority.trust import life_of, spiffe_id
 from countersign.errors import Denied, Unavailable
 
 if TYPE_CHECKING:
@@ -293,7 +293,7 @@ class AcmeDesk:
             exam.ca,
             public_key=exam.public_key,
             spiffe_id=spiffe_id(exam.issuer, exam.identity),
-            life=life_of(exam.identity, exam.issuer, exam.ca, exam.now),
+            life=life_of(exam.identity, exam.issuer, exam.ca.certificate.not_valid_after_utc, exam.now),
             now=exam.now,
         ).sign()
         return await self.store.add_certificate(record_of(_id(), order, certificate, exam.public_key))

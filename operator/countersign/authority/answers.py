@@ -55,6 +55,8 @@ def problem_of(error: CountersignError) -> JSONResponse:
     headers = {"cache-control": "no-store"}
     if isinstance(error, Unavailable):
         status, headers["retry-after"] = 503, str(error.retry_after)
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        headers["connection"] = "close"  # what is left of the body is nobody's
     if status == HTTPStatus.UNAUTHORIZED:
         headers["www-authenticate"] = "Bearer"
     document = {
@@ -79,6 +81,8 @@ def install(app: FastAPI) -> None:
         headers: dict[str, str] = dict(getattr(request.state, "acme_headers", {}))
         if error.retry_after is not None:
             headers["retry-after"] = str(error.retry_after)
+        if error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            headers["connection"] = "close"
         return JSONResponse(error.document(), status_code=error.status, headers=headers, media_type=_PROBLEM)
 
     @app.exception_handler(SlowClient)

@@ -20,7 +20,7 @@ from countersign.authority.exam import Exam
 from countersign.authority.instances import DuplicateKeyError, find_or_make, write_status
 from countersign.authority.issue import TpmNames, prepare_ak
 from countersign.authority.tables import AkRecord, SecretRecord
-from countersign.authority.trust import stamp
+from countersign.authority.trust import life_of, spiffe_id, stamp
 from countersign.errors import Denied, Unavailable
 from countersign.kube import AGENT_INSTANCES, DEVICES
 from countersign.wire import thumbprint
@@ -28,7 +28,6 @@ from countersign.wire import thumbprint
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
-    from datetime import datetime
 
     from countersign.authority.ca import CertificateAuthority
     from countersign.authority.cluster import Cluster
@@ -38,12 +37,10 @@ if TYPE_CHECKING:
     from countersign.kube import EventRecorder
     from countersign.kube.injection import InjectionSettings
 
-__all__ = ["AttestationDesk", "life_of"]
+__all__ = ["AttestationDesk"]
 
 SECRET_LIFE: Final = timedelta(seconds=60)
 _SECRET_BYTES: Final = 32
-_IDENTITY_LIFE: Final = 3600
-_ISSUER_LIFE: Final = 14400
 
 
 @dataclass(frozen=True)
@@ -64,6 +61,7 @@ class AttestationDesk:
     lock: asyncio.Lock
     attest_steps: Sequence[EnrolmentStep] = ATTEST_STEPS
     secret_steps: Sequence[EnrolmentStep] = SECRET_STEPS
+    commit_steps: Sequence[EnrolmentStep] = COMMIT_STEPS
 
     async def attest(self, body: bytes, bearer: str | None, peer: str | None) -> dict[str, Any]:
         """Answer ``POST /attest``.
@@ -84,7 +82,7 @@ class AttestationDesk:
         async with self.recorder.answer("/secret", exam, peer) as facts:
             await self._run(self.secret_steps, exam)
             async with self.lock:
-                await self._run(COMMIT_STEPS, exam)
+                await self._run(self.commit_steps, exam)
                 instance = await self._instance(exam)
                 answer = await self._admit(exam, instance)
             facts["instance"] = answer["instance"]
@@ -99,7 +97,7 @@ class AttestationDesk:
             for step in steps:
                 await step(exam)
         except Denied as refusal:
-            for instance in self.cluster.instances_of_pod(exam.pod_uid) if exam.authenticated else ():
+            for instance in self.cluster.instances_of_pod(exam.review.pod_uid or "") if exam.authenticated else ():
                 note = f"{refusal.code}: {refusal.detail}"
                 await self.events.emit(instance, "Warning", "AttestationFailed", note)
             raise
@@ -129,7 +127,8 @@ class AttestationDesk:
     async def _instance(self, exam: Exam) -> dict[str, Any]:
         """Make or find the pod's AgentInstance; a second device is an Event, and the first stays."""
         try:
-            instance, made = await find_or_make(self.cluster.kube, exam.pod, exam.identity, exam.device)
+            known = self.cluster.instances_of_pod(exam.pod_uid)
+            instance, made = await find_or_make(self.cluster.kube, exam.pod, exam.identity, exam.device, known=known)
         except DuplicateKeyError as refusal:
             await self.events.emit(refusal.instance, "Warning", "DuplicateKey", refusal.detail)
             raise
@@ -166,7 +165,11 @@ class AttestationDesk:
             "instance": f"{namespace}/{name}",
             "identifier": identifier,
             "acme": {"directory": self.acme_url(issuer), "caBundle": self.ca_bundle(), "akType": "P256"},
-            "life": int(life_of(exam.identity, exam.issuer, identity_ca, exam.now).total_seconds()),
+            "life": int(
+                life_of(
+                    exam.identity, exam.issuer, identity_ca.certificate.not_valid_after_utc, exam.now
+                ).total_seconds()
+            ),
         }
 
     async def _attested(self, exam: Exam) -> dict[str, Any]:
@@ -212,21 +215,6 @@ class AttestationDesk:
         )
         await self.store.add_ak_certificate(record)
         return der
-
-
-def spiffe_id(issuer: dict[str, Any], identity: dict[str, Any]) -> str:
-    """Return the SPIFFE ID of an agent (wire.md 1.3)."""
-    account, namespace = identity["spec"]["serviceAccountName"], identity["metadata"]["namespace"]
-    return f"spiffe://{issuer['spec']['trustDomain']}/ns/{namespace}/sa/{account}"
-
-
-def life_of(identity: dict[str, Any], issuer: dict[str, Any], ca: CertificateAuthority, now: datetime) -> timedelta:
-    """Return min(identity, issuer, what is left of the CA)."""
-    return min(
-        timedelta(seconds=identity["spec"].get("lifeSeconds", _IDENTITY_LIFE)),
-        timedelta(seconds=issuer["spec"].get("lifeSeconds", _ISSUER_LIFE)),
-        ca.certificate.not_valid_after_utc - now,
-    )
 
 
 def _base64(data: bytes) -> str:

@@ -21,7 +21,7 @@ from countersign.authority.recorder import Metrics, Recorder
 from countersign.authority.store import SqlOrderStore
 from countersign.clock import Clock, SystemClock
 from countersign.errors import Unavailable
-from countersign.kube import EventRecorder, Kube, WatchCache
+from countersign.kube import EventRecorder, Kube, KubeError, WatchCache
 from countersign.kube.injection import InjectionSettings
 
 if TYPE_CHECKING:
@@ -48,67 +48,96 @@ class ProcessContext:
     _stack: AsyncExitStack
 
     @classmethod
-    async def from_settings(cls, settings: AuthoritySettings, *, clock: Clock | None = None) -> Self:
-        """Open the store, the caches, the audit log and the attestation CA; what fails here ends the process.
+    async def from_settings(cls, settings: AuthoritySettings) -> Self:
+        """Connect, open everything, and keep the statuses true from now on; what fails here ends the process.
 
         :raises Unavailable: a part that the authority cannot live without is not there.
         """
-        clock = clock or SystemClock()
+        clock = SystemClock()
         async with AsyncExitStack() as stack:
-            kube = await Kube.connect(settings.kubeconfig)
+            try:
+                kube = await Kube.connect(settings.kubeconfig)
+            except KubeError as error:
+                raise Unavailable("attest.unavailable", str(error)) from error
             stack.push_async_callback(kube.aclose)
-            store = await SqlOrderStore.open(settings.database_url)
-            stack.push_async_callback(store.aclose)
-            audit = await AuditLog.open(settings.audit.directory, process="authority", clock=clock)
-            stack.push_async_callback(audit.aclose)
-            ca = await _attestation_ca(kube, settings, clock)
             cache = WatchCache(kube, WATCHED, clock=clock)
-            cluster = Cluster(
-                kube,
-                cache,
-                token_audience=settings.token_audience,
-                max_staleness_seconds=settings.limits.max_staleness_seconds,
-            )
-            events = EventRecorder(kube, "countersign-authority")
-            reconciler = Reconciler(cluster, store, events, clock, namespace=settings.namespace)
-            await cache.start()
-            stack.push_async_callback(cache.aclose)
-            await reconciler.pass_once()
-            task = asyncio.create_task(reconciler.run(), name="reconcile")
-            stack.push_async_callback(_end, task)
-            metrics = Metrics()
-            recorder = Recorder(audit, metrics, clock, url=settings.url)
-            acme = AcmeDesk(
-                cluster=cluster,
-                store=store,
-                ak_root=ca.certificate,
-                identity_cas=reconciler.identity_ca,
-                issuance=Issuance(cluster, store, events, clock),
+            context = await cls.of(
+                settings,
+                kube=kube,
+                cache=cache,
+                events=EventRecorder(kube, "countersign-authority", clock=clock),
                 clock=clock,
-                cluster_name=settings.cluster,
-                url=settings.url,
-                lock=asyncio.Lock(),
+                stack=stack,
             )
-            attestation = AttestationDesk(
-                cluster=cluster,
-                store=store,
-                ca=ca,
-                identity_cas=reconciler.identity_ca,
-                recorder=recorder,
-                events=events,
-                clock=clock,
-                injection=InjectionSettings(
-                    image=settings.injection.image,
-                    version=settings.injection.version,
-                    token_audience=settings.token_audience,
-                ),
-                cluster_name=settings.cluster,
-                acme_url=acme.directory_url,
-                ca_bundle=lambda: ca_bundle(settings),
-                lock=asyncio.Lock(),
-            )
-            return cls(settings, cluster, store, ca, reconciler, audit, metrics, attestation, acme, stack.pop_all())
+            context.follow()
+            return context
         raise AssertionError("an exit stack does not swallow exceptions")
+
+    @classmethod
+    async def of(
+        cls,
+        settings: AuthoritySettings,
+        *,
+        kube: Kube,
+        cache: WatchCache,
+        events: EventRecorder,
+        clock: Clock,
+        stack: AsyncExitStack,
+    ) -> Self:
+        """Open the store, the audit log and the attestation CA, and start the cache.
+
+        ``stack`` holds what the caller opened; it is the context's afterwards.
+        """
+        store = await SqlOrderStore.open(settings.database_url)
+        stack.push_async_callback(store.aclose)
+        audit = await AuditLog.open(settings.audit.directory, process="authority", clock=clock)
+        stack.push_async_callback(audit.aclose)
+        ca = await _attestation_ca(kube, settings, clock)
+        cluster = Cluster(
+            kube,
+            cache,
+            token_audience=settings.token_audience,
+            max_staleness_seconds=settings.limits.max_staleness_seconds,
+        )
+        reconciler = Reconciler(cluster, store, events, clock, namespace=settings.namespace)
+        await cache.start()
+        stack.push_async_callback(cache.aclose)
+        metrics = Metrics()
+        acme = AcmeDesk(
+            cluster=cluster,
+            store=store,
+            ak_root=ca.certificate,
+            identity_cas=reconciler.identity_ca,
+            issuance=Issuance(cluster, store, events, clock),
+            clock=clock,
+            cluster_name=settings.cluster,
+            url=settings.url,
+            lock=asyncio.Lock(),
+        )
+        attestation = AttestationDesk(
+            cluster=cluster,
+            store=store,
+            ca=ca,
+            identity_cas=reconciler.identity_ca,
+            recorder=Recorder(audit, metrics, clock, url=settings.url),
+            events=events,
+            clock=clock,
+            injection=InjectionSettings(
+                image=settings.injection.image,
+                version=settings.injection.version,
+                token_audience=settings.token_audience,
+            ),
+            cluster_name=settings.cluster,
+            acme_url=acme.directory_url,
+            ca_bundle=lambda: ca_bundle(settings),
+            lock=asyncio.Lock(),
+        )
+        return cls(settings, cluster, store, ca, reconciler, audit, metrics, attestation, acme, stack.pop_all())
+
+    def follow(self) -> None:
+        """Keep the statuses true until the end."""
+        task = asyncio.create_task(self.reconciler.run(), name="reconcile")
+        self._stack.push_async_callback(_end, task)
 
     async def aclose(self) -> None:
         """End everything."""
@@ -150,6 +179,8 @@ async def _attestation_ca(kube: Kube, settings: AuthoritySettings, clock: Clock)
         return await attestation_ca(kube, settings.namespace, cluster=settings.cluster, now=clock.now())
     except CaError as error:
         raise Unavailable("attest.unavailable", f"the attestation CA: {error}") from error
+    except KubeError as error:
+        raise Unavailable("attest.unavailable", "the API server does not answer for the attestation CA") from error
 
 
 async def _end(task: asyncio.Task[None]) -> None:

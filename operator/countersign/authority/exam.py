@@ -114,8 +114,8 @@ class Exam:
 
     @property
     def authenticated(self) -> bool:
-        """Whether the asker is known to be a pod: from then on an answer is recorded."""
-        return self._review is not None and self._review.authenticated and self._review.pod_uid is not None
+        """Whether the API server knows the asker, so that check 3 is reached: from then on an answer is recorded."""
+        return self._review is not None and self._review.authenticated
 
     @property
     def pod_uid(self) -> str:
@@ -131,6 +131,16 @@ class Exam:
     def issuer(self) -> dict[str, Any]:
         """The identity's IdentityIssuer."""
         return _got(self._issuer)
+
+    @property
+    def known_issuer(self) -> dict[str, Any] | None:
+        """The identity's IdentityIssuer, or None where no check came so far."""
+        return self._issuer
+
+    @property
+    def known_key(self) -> ec.EllipticCurvePublicKey | None:
+        """The instance key, or None where it was not proven."""
+        return self._key
 
     @property
     def ek(self) -> EkFacts:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from countersign.authority.cluster import is_going, is_live
 from countersign.errors import Denied, Unavailable
-from countersign.kube import AGENT_INSTANCES, Conflict, Kube, KubeError, NotFound, Resource
+from countersign.kube import AGENT_INSTANCES, DEVICES, Conflict, Kube, KubeError, NotFound, Resource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 __all__ = ["MANAGER", "find_or_make", "instance_object", "write_status"]
 
@@ -24,6 +24,7 @@ _SIGNER: Final = "countersign-signer"
 _ALPHABET: Final = "bcdfghjklmnpqrstvwxz2456789"
 _SUFFIX: Final = 5
 _ATTEMPTS: Final = 8
+_UNKNOWN: Final = {AGENT_INSTANCES: "attest.instance_unknown", DEVICES: "attest.device_unknown"}
 _DIGEST: Final = re.compile(r"@(sha256:[0-9a-f]{64})\Z")
 
 
@@ -81,30 +82,39 @@ def image_digests(pod: dict[str, Any]) -> list[str]:
 
 
 async def find_or_make(
-    kube: Kube, pod: dict[str, Any], identity: dict[str, Any], device: dict[str, Any]
+    kube: Kube,
+    pod: dict[str, Any],
+    identity: dict[str, Any],
+    device: dict[str, Any],
+    *,
+    known: Sequence[dict[str, Any]] = (),
 ) -> tuple[dict[str, Any], bool]:
     """Return the pod's AgentInstance, and whether it was made just now.
 
-    The API server itself settles who was first, because the name follows from the pod.
+    The API server itself settles who was first, because the name follows from agent and pod. ``known`` are the instances
+    of the pod that were seen before, whatever agent they are of: a pod whose labels changed is still on one device.
 
     :raises Denied: ``attest.pod_mismatch`` if another device has the pod's instance, which stays;
         ``attest.instance_inactive`` if it was revoked, which is final.
     """
+    for there in known:
+        if is_live(there) and there["spec"]["deviceRef"]["uid"] != device["metadata"]["uid"]:
+            raise DuplicateKeyError(there, device["metadata"]["name"])
     for attempt in range(_ATTEMPTS):
         name = instance_name(identity["metadata"]["name"], pod["metadata"]["uid"], attempt)
         try:
             return await kube.create(AGENT_INSTANCES, instance_object(name, pod, identity, device)), True
         except Conflict:
-            there = await _read(kube, name, pod["metadata"]["namespace"])
+            taken = await _read(kube, name, pod["metadata"]["namespace"])
         except KubeError as error:
             raise Unavailable("attest.unavailable", "the API server did not take the AgentInstance") from error
-        if there is None or not _is_of(there, pod, identity):
+        if taken is None or not _is_of(taken, pod, identity):
             continue
-        if there["spec"]["deviceRef"]["uid"] != device["metadata"]["uid"]:
-            raise DuplicateKeyError(there, device["metadata"]["name"])
-        if not is_live(there):
+        if taken["spec"]["deviceRef"]["uid"] != device["metadata"]["uid"]:
+            raise DuplicateKeyError(taken, device["metadata"]["name"])
+        if not is_live(taken):
             raise Denied("attest.instance_inactive", f"AgentInstance {name} is revoked or going")
-        return there, False
+        return taken, False
     raise Unavailable("attest.unavailable", "no name is free for the AgentInstance")
 
 
@@ -126,19 +136,19 @@ async def write_status(
 ) -> dict[str, Any]:
     """Apply the status that ``compute`` makes of the object as it is, and return the object.
 
-    :raises Denied: ``attest.instance_unknown`` if the object is gone.
+    :raises Denied: ``attest.instance_unknown`` or ``attest.device_unknown`` if the object is gone.
     :raises Unavailable: ``attest.unavailable``.
     """
     for _ in range(_ATTEMPTS):
         try:
             found = await kube.get(resource, name, namespace)
             if is_going(found):
-                raise Denied("attest.instance_unknown", f"{resource.kind} {name} is going")
+                raise Denied(_UNKNOWN[resource], f"{resource.kind} {name} is going")
             return await apply_status(kube, resource, found, compute(found))
         except Conflict:
             continue
         except NotFound as error:
-            raise Denied("attest.instance_unknown", f"{resource.kind} {name} is gone") from error
+            raise Denied(_UNKNOWN[resource], f"{resource.kind} {name} is gone") from error
         except KubeError as error:
             raise Unavailable("attest.unavailable", f"the API server did not take the status of {name}") from error
     raise Unavailable("attest.unavailable", f"the status of {name} changes too often")

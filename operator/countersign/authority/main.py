@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path  # noqa: TC003 - typer reads the annotation
+from typing import Annotated
 
 import typer
 from pydantic import ValidationError
@@ -11,9 +12,6 @@ from pydantic import ValidationError
 from countersign import log
 from countersign.authority.settings import AuthoritySettings, load
 from countersign.errors import Unavailable
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = ["command"]
 

@@ -6,6 +6,7 @@ The instance, its device and the AK on record are asked about at the challenge *
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["CHALLENGE_STEPS", "FINALIZE_STEPS", "ORDER_STEPS", "OrderExam", "OrderStep"]
 
 _T = TypeVar("_T")
+_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")
+"""What a Kubernetes name of ours is made of: anything else is not even asked for."""
 
 
 @dataclass
@@ -87,7 +90,7 @@ async def identifier_of_this_cluster(exam: OrderExam) -> None:
     """order: the identifier is ``<cluster>.<namespace>.<name>`` of this cluster, octet for octet."""
     head, _, exam.name = exam.identifier.rpartition(".")
     cluster, _, exam.namespace = head.rpartition(".")
-    if cluster != exam.cluster_name or not exam.namespace or not exam.name:
+    if cluster != exam.cluster_name or not _LABEL.match(exam.namespace) or not _LABEL.match(exam.name):
         raise Denied("attest.instance_unknown", "the identifier is not of this cluster")
 
 
@@ -97,7 +100,7 @@ async def identifier_of_this_cluster(exam: OrderExam) -> None:
 async def instance_known(exam: OrderExam) -> None:
     """instance: exists, and is the one that the order was made for."""
     exam.cluster.require_fresh()
-    exam.instance = await exam.cluster.instance(exam.namespace, exam.name)
+    exam.instance = await exam.cluster.instance(_got(exam.namespace or None), _got(exam.name or None))
     if exam.instance is None or is_going(exam.instance):
         raise Denied("attest.instance_unknown", "no such AgentInstance")
     if exam.order is not None and exam.instance["metadata"]["uid"] != exam.order.instance_uid:

@@ -74,7 +74,8 @@ class Reconciler:
         return ca if found is not None and found["metadata"]["uid"] == uid else None
 
     async def run(self) -> None:
-        """Run passes until cancelled; a failed one is logged and comes again."""
+        """Run passes until cancelled, once everything was seen; a failed one is logged and comes again."""
+        await self._cluster.cache.wait_synced()
         while True:
             self._wake.clear()
             try:
@@ -86,7 +87,9 @@ class Reconciler:
             await asyncio.sleep(_SETTLE)
 
     async def pass_once(self) -> None:
-        """Bring every status up to date, once."""
+        """Bring every status up to date, once; before everything was seen, what is missing says nothing."""
+        if not self._cluster.cache.synced:
+            return
         now = self._clock.now()
         for issuer in self._cluster.issuers():
             await self._issuer(issuer, now)

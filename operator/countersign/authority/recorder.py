@@ -11,18 +11,25 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from countersign.audit import decision_record, new_decision_id
+from countersign.authority.trust import spiffe_id
 from countersign.errors import CountersignError
+from countersign.wire import thumbprint
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from countersign.audit import AuditLog
+    from countersign.audit import AuditLog, DecisionFacts
     from countersign.authority.exam import Exam
     from countersign.clock import Clock
 
 __all__ = ["Metrics", "Recorder"]
 
 _LOG: Final = structlog.get_logger(__name__)
+_ALLOWED: Final = "policy.allowed"
+_LEG: Final = "E1"
+_OPERATION: Final = "attest"
+"""``api.operation`` of both; ``api.service.name`` says which of the two was asked."""
 
 
 class Metrics:
@@ -57,19 +64,19 @@ class Recorder:
         """Record the answer that the body comes to; the body may add facts to what is yielded."""
         began = self._clock.monotonic()
         facts: dict[str, Any] = {}
-        code = _ALLOWED
+        code = "attest.failed"
         try:
             yield facts
+            await self._write(operation, _ALLOWED, exam, peer, facts)
+            code = _ALLOWED
         except CountersignError as refusal:
             code = refusal.code
-            await self._write(operation, code, exam, peer, facts)
+            if code != "audit.unavailable":
+                await self._write(operation, code, exam, peer, facts)
             raise
         except Exception:
-            code = "attest.failed"
             await self._write(operation, code, exam, peer, facts)
             raise
-        else:
-            await self._write(operation, code, exam, peer, facts)
         finally:
             self._metrics.answers.labels(operation, code).inc()
             self._metrics.seconds.labels(operation).observe(self._clock.monotonic() - began)
@@ -78,7 +85,33 @@ class Recorder:
     async def _write(self, operation: str, code: str, exam: Exam, peer: str | None, facts: dict[str, Any]) -> None:
         if not exam.authenticated:
             return
-        await self._log.append(record_of(operation, code, exam, peer, facts, url=self._url, clock=self._clock))
+        record: DecisionFacts = {
+            "decision": new_decision_id(),
+            "now": exam.now,
+            "code": code,
+            "allowed": code == _ALLOWED,
+            "leg": _LEG,
+            "operation": _OPERATION,
+            "service": f"{self._url}{operation}",
+            "peer": peer,
+            "instance": facts.get("instance"),
+        }
+        record.update(_known(exam))
+        await self._log.append(decision_record(**record))
+
+
+def _known(exam: Exam) -> DecisionFacts:
+    """Return what the checks have found so far: no token, no secret, and of the proven key its thumbprint alone."""
+    known: DecisionFacts = {}
+    if exam.known_issuer is not None:
+        known["agent"] = spiffe_id(exam.known_issuer, exam.identity)
+    if exam.devices:
+        known["device_uid"] = exam.device["metadata"]["uid"]
+        known["device_name"] = exam.device["metadata"]["name"]
+        known["assurance"] = None if exam.pool is None else exam.pool["spec"].get("assurance")
+    if exam.known_key is not None:
+        known["jkt"] = thumbprint(exam.known_key)
+    return known
 
 
 def _who(exam: Exam) -> dict[str, str]:

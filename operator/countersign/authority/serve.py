@@ -15,6 +15,8 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from countersign.authority.patience import PatientProtocol
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
@@ -24,12 +26,11 @@ if TYPE_CHECKING:
 
     from countersign.authority.settings import AuthoritySettings
 
-__all__ = ["health_app", "serve"]
+__all__ = ["health_app", "serve", "tls_config"]
 
 _RELOAD: Final = 10.0
 _GRACE: Final = 10
 _MAX_CONNECTIONS: Final = 512
-_MAX_HEADERS: Final = 32768
 _LOG: Final = structlog.get_logger(__name__)
 
 
@@ -60,26 +61,33 @@ def health_app(faults: Callable[[], list[str]], registry: CollectorRegistry) -> 
     return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)])
 
 
-async def serve(app: Any, health: Any, settings: AuthoritySettings) -> None:
-    """Serve until SIGTERM or SIGINT; running requests get a while to end."""
-    listen = settings.listen
-    main = uvicorn.Config(
+def tls_config(app: Any, settings: AuthoritySettings) -> uvicorn.Config:
+    """Return how ``app`` is served: TLS 1.3 and nothing else, bounded connections."""
+    config = uvicorn.Config(
         app,
-        host=listen.host,
-        port=listen.port,
-        ssl_certfile=listen.tls_cert,
-        ssl_keyfile=listen.tls_key,
+        host=settings.listen.host,
+        port=settings.listen.port,
+        ssl_certfile=settings.listen.tls_cert,
+        ssl_keyfile=settings.listen.tls_key,
         limit_concurrency=_MAX_CONNECTIONS,
         **_common(),
     )
-    main.load()
-    if main.ssl is None:
+    config.load()
+    if config.ssl is None:
         msg = "the authority is served over TLS only"
         raise RuntimeError(msg)
-    main.ssl.minimum_version = ssl.TLSVersion.TLSv1_3
+    config.ssl.minimum_version = ssl.TLSVersion.TLSv1_3
+    return config
+
+
+async def serve(app: Any, health: Any, settings: AuthoritySettings) -> None:
+    """Serve until SIGTERM or SIGINT; running requests get a while to end."""
+    listen = settings.listen
+    main = tls_config(app, settings)
     side = uvicorn.Config(health, host=settings.health.host, port=settings.health.port, **_common())
     servers = [_Server(main), _Server(side)]
     _stop_on_signal(servers)
+    assert main.ssl is not None, "tls_config sees to it"
     reload = asyncio.create_task(_follow(main.ssl, listen.tls_cert, listen.tls_key), name="tls")
     try:
         await asyncio.gather(*(server.serve() for server in servers))
@@ -94,7 +102,9 @@ def _common() -> dict[str, Any]:
         "log_config": None,
         "access_log": False,
         "server_header": False,
-        "http": "httptools",
+        "http": PatientProtocol,
+        "ws": "none",
+        "proxy_headers": False,
         "lifespan": "off",
         "timeout_keep_alive": 10,
         "timeout_graceful_shutdown": _GRACE,

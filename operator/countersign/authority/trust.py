@@ -15,9 +15,11 @@ __all__ = [
     "EkFacts",
     "evidence_age_limit",
     "exposed_to",
+    "life_of",
     "model_denied",
     "parse_time",
     "selector_matches",
+    "spiffe_id",
     "stamp",
     "stamp_seconds",
 ]
@@ -25,6 +27,8 @@ __all__ = [
 ASSURANCE: Final = ("Software", "Virtual", "Hardware")
 """Lowest first (crds.md 3.4)."""
 _DEFAULT_AGE: Final = 28800
+_IDENTITY_LIFE: Final = 3600
+_ISSUER_LIFE: Final = 14400
 _TCG_ID: Final = re.compile(r"id:([0-9A-Fa-f]{1,16})\Z")
 
 
@@ -92,6 +96,21 @@ def stamp(time: datetime) -> str:
 def stamp_seconds(seconds: int) -> str:
     """Return a time of the store as the API server writes it."""
     return stamp(datetime.fromtimestamp(seconds, UTC))
+
+
+def spiffe_id(issuer: dict[str, Any], identity: dict[str, Any]) -> str:
+    """Return the SPIFFE ID of an agent (wire.md 1.3)."""
+    account, namespace = identity["spec"]["serviceAccountName"], identity["metadata"]["namespace"]
+    return f"spiffe://{issuer['spec']['trustDomain']}/ns/{namespace}/sa/{account}"
+
+
+def life_of(identity: dict[str, Any], issuer: dict[str, Any], ca_expires: datetime, now: datetime) -> timedelta:
+    """Return min(identity, issuer, what is left of the CA)."""
+    return min(
+        timedelta(seconds=identity["spec"].get("lifeSeconds", _IDENTITY_LIFE)),
+        timedelta(seconds=issuer["spec"].get("lifeSeconds", _ISSUER_LIFE)),
+        ca_expires - now,
+    )
 
 
 def _expression(item: dict[str, Any], labels: Mapping[str, str]) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from countersign.errors import Unavailable
+import structlog
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,12 +18,19 @@ if TYPE_CHECKING:
 __all__ = ["Catalogue", "Server"]
 
 _FRESH_SECONDS: Final = 10.0
+_AGAIN_SECONDS: Final = 1.0
+"""A path that is not there makes the signer ask again, but not more often than this."""
 _LOCAL: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+_log = structlog.get_logger("signer")
 
 
 @dataclass(frozen=True)
 class Server:
-    """One entry of the catalogue. ``endpoint`` is where to connect, ``audience`` what tokens and signatures name."""
+    """One entry of the catalogue. ``endpoint`` is where to connect, ``audience`` what tokens and signatures name.
+
+    ``pinned`` has the definition digest of each tool that has one, ``schemas`` for each tool a JSON Schema that marks
+    which arguments are mirrored in headers.
+    """
 
     name: str
     namespace: str
@@ -37,14 +44,13 @@ class Server:
 
 
 class Catalogue:
-    """The catalogue as it was at most 10 s ago; asked for again when a path is not in it."""
+    """The catalogue as it was at most 10 s ago; asked for again, once a second at most, when a path is not in it."""
 
     def __init__(self, front: FrontDoor, clock: Clock) -> None:
         """Keep where to ask; nothing is asked yet."""
         self._front = front
         self._clock = clock
         self._servers: list[Server] = []
-        self._namespace: str | None = None
         self._asked: float | None = None
         self._lock = asyncio.Lock()
 
@@ -54,55 +60,79 @@ class Catalogue:
         Raises:
             Refused, Unavailable: the front door does not say.
         """
-        namespace, _, name = segment.rpartition(".")
-        wanted = (namespace or instance.partition("/")[0], name)
-        for server in await self.servers():
-            if (server.namespace, server.name) == wanted:
-                return server
-        return None
+        namespace, dot, name = segment.partition(".")  # a namespace has no dot
+        wanted = (namespace, name) if dot else (instance.partition("/")[0], segment)
+        found = _named(await self.servers(), wanted)
+        return found or _named(await self.servers(max_age=_AGAIN_SECONDS), wanted)
 
-    async def servers(self) -> list[Server]:
-        """Return what is there now.
+    async def servers(self, *, max_age: float = _FRESH_SECONDS) -> list[Server]:
+        """Return what was there at most ``max_age`` seconds ago.
 
         Raises:
             Refused, Unavailable: the front door does not say.
         """
         async with self._lock:
             now = self._clock.monotonic()
-            if self._asked is None or now - self._asked > _FRESH_SECONDS:
-                self._servers = [_server(one) for one in await self._front.catalogue()]
+            if self._asked is None or now - self._asked > max_age:
+                self._servers = [one for entry in await self._front.catalogue() if (one := _server(entry)) is not None]
                 self._asked = now
             return self._servers
 
 
-def _server(entry: dict[str, Any]) -> Server:
+def _named(servers: list[Server], wanted: tuple[str, str]) -> Server | None:
+    return next((one for one in servers if (one.namespace, one.name) == wanted), None)
+
+
+def _server(entry: dict[str, Any]) -> Server | None:
+    """Read one entry; what cannot be read is left out, so that one team's server does not hide another's."""
     try:
-        tools = [one for one in entry["tools"] if isinstance(one, dict)]
-        server = Server(
-            name=str(entry["name"]),
-            namespace=str(entry["namespace"]),
-            audience=str(entry["audience"]),
-            endpoint=str(entry.get("endpoint") or entry["audience"]),
-            protocol=str(entry["protocol"]),
-            enforcement=str(entry["enforcement"]),
-            ca_bundle=entry.get("ca_bundle") or None,
-            pinned={one["name"]: one["definition"] for one in tools if one.get("definition")},
-            schemas={one["name"]: _schema(one.get("header_arguments")) for one in tools},
-        )
-    except (KeyError, TypeError) as error:
-        raise Unavailable("decide.unavailable", "the catalogue cannot be read") from error
-    parts = urlsplit(server.endpoint)
-    host = parts.hostname or ""
-    plain = host in _LOCAL or host.endswith((".svc", ".svc.cluster.local"))
-    if parts.scheme != "https" and not (parts.scheme == "http" and plain):
-        raise Unavailable("decide.unavailable", "the catalogue names an endpoint without TLS")
+        server = _read(entry)
+        _check_endpoint(server.endpoint)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        _log.warning("catalogue.entry", name=str(entry.get("name"))[:64], reason=str(error)[:128])
+        return None
     return server
 
 
-def _schema(header_arguments: Any) -> dict[str, Any]:
+def _read(entry: dict[str, Any]) -> Server:
+    tools = entry["tools"]
+    return Server(
+        name=_text(entry["name"]),
+        namespace=_text(entry["namespace"]),
+        audience=_text(entry["audience"]),
+        endpoint=_text(entry.get("endpoint") or entry["audience"]),
+        protocol=_text(entry["protocol"]),
+        enforcement=_text(entry["enforcement"]),
+        ca_bundle=_text(entry["ca_bundle"]) if entry.get("ca_bundle") else None,
+        pinned={_text(one["name"]): _text(one["definition"]) for one in tools if one.get("definition")},
+        schemas={_text(one["name"]): _schema(one.get("header_arguments") or {}) for one in tools},
+    )
+
+
+def _check_endpoint(endpoint: str) -> None:
+    """Refuse where no call may go: without TLS only loopback and a cluster's Service; nothing beside the path (D19)."""
+    parts = urlsplit(endpoint)
+    host, _port = parts.hostname or "", parts.port
+    plain = host in _LOCAL or host.endswith((".svc", ".svc.cluster.local"))
+    if not host or not (parts.scheme == "https" or (parts.scheme == "http" and plain)):
+        msg = "an endpoint without TLS"
+        raise ValueError(msg)
+    if parts.query or parts.fragment or "@" in parts.netloc or not endpoint.isascii():
+        msg = "an endpoint with more than host and path"
+        raise ValueError(msg)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        msg = "a member is no text"
+        raise TypeError(msg)
+    return value
+
+
+def _schema(header_arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return a schema that marks what the catalogue says is mirrored in headers: ``{pointer: header name}``."""
     root: dict[str, Any] = {"type": "object", "properties": {}}
-    for pointer, header in (header_arguments or {}).items():
+    for pointer, header in header_arguments.items():
         node = root
         for segment in str(pointer).split("/")[1:]:
             key = segment.replace("~1", "/").replace("~0", "~")

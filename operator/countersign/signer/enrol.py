@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,13 +22,15 @@ from countersign.signer.trust import client_context
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from countersign.attest import Ak, AkKind, AttestationDevice, AttestingKey
+    from countersign.attest import Ak, AttestationDevice, AttestingKey
+    from countersign.attest.device import AkKind
     from countersign.signer.trust import Trust
 
 __all__ = ["Admission", "Enroller", "ak_expiry"]
 
 _MAX_ANSWER: Final = 256 * 1024
 _SECRET_BYTES: Final = 32
+_BEARER: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _ALG: Final[dict[str, int]] = {"P256": -7, "RSA2048": -257}
 _log = structlog.get_logger("signer")
 
@@ -122,11 +125,14 @@ class Enroller:
             token = self._token_file.read_text(encoding="ascii").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise Unavailable("attest.unavailable", "the pod's token is not readable") from error
+        if not _BEARER.fullmatch(token):
+            raise Unavailable("attest.unavailable", "the pod's token file holds no token")
         try:
-            answer = await client.post(url, json=body, headers={"authorization": f"Bearer {token}"})
+            async with client.stream("POST", url, json=body, headers={"authorization": f"Bearer {token}"}) as answer:
+                content = await _bounded(answer)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise Unavailable("attest.unavailable", f"the authority did not answer ({type(error).__name__})") from error
-        return _answer(answer)
+        return _answer(answer.status_code, content)
 
 
 def _attest_body(endorsement: Any, ak: Ak) -> dict[str, Any]:
@@ -143,18 +149,28 @@ def _attest_body(endorsement: Any, ak: Ak) -> dict[str, Any]:
     }
 
 
-def _answer(answer: httpx.Response) -> dict[str, Any]:
+async def _bounded(answer: httpx.Response) -> bytes:
+    """Read an answer, but not much more than any of the authority's."""
+    content = b""
+    async for part in answer.aiter_bytes():
+        content += part
+        if len(content) > _MAX_ANSWER:
+            raise Unavailable("attest.unavailable", "the authority's answer is too long")
+    return content
+
+
+def _answer(status: int, content: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(answer.content) if len(answer.content) <= _MAX_ANSWER else None
+        value = json.loads(content)
     except (ValueError, RecursionError):
         value = None
-    if answer.status_code == httpx.codes.OK and isinstance(value, dict):
+    if status == httpx.codes.OK and isinstance(value, dict):
         return value
     code = value.get("code") if isinstance(value, dict) else None
     known = code if isinstance(code, str) and code in CODES else None
-    if _refuses(answer.status_code):
-        raise Denied(known or "attest.failed", _text(value, "detail") or f"the authority answered {answer.status_code}")
-    raise Unavailable(known or "attest.unavailable", f"the authority answered {answer.status_code}")
+    if _refuses(status):
+        raise Denied(known or "attest.failed", _text(value, "detail") or f"the authority answered {status}")
+    raise Unavailable(known or "attest.unavailable", f"the authority answered {status}")
 
 
 def _refuses(status: int) -> bool:

@@ -5,14 +5,16 @@ Connections are per CA bundle, redirects are never followed, and only the fields
 
 from __future__ import annotations
 
+import ssl
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import httpcore
 
+from countersign.errors import CountersignError
 from countersign.signer.trust import client_context
-from countersign.wire import Message, sign_request
+from countersign.wire import Message, sign_request, travels
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,20 +26,24 @@ if TYPE_CHECKING:
 
 __all__ = ["Forwarder", "Unreachable"]
 
-_TRAVELS: Final = frozenset({"accept", "content-type", "user-agent", "traceparent", "tracestate"})
+_REPLACED: Final = frozenset({"host", "content-length"})
 _TIMEOUT: Final = {"timeout": {"connect": 5.0, "read": 300.0, "write": 30.0, "pool": 5.0}}
 
 
 class Unreachable(Exception):
-    """The tool server did not answer: nothing of wire.md's codes, for nobody refused anything."""
+    """The tool server gave no answer that can be passed on: no code of wire.md, for nobody refused anything.
+
+    The text is for the agent; what lies behind it is the cause, for the log.
+    """
 
 
 class Forwarder:
     """Opens connections to tool servers and keeps them while they are used."""
 
-    def __init__(self, clock: Clock) -> None:
-        """Start with none."""
+    def __init__(self, clock: Clock, *, network: httpcore.AsyncNetworkBackend | None = None) -> None:
+        """Start with none. ``network`` is how sockets are opened, for tests."""
         self._clock = clock
+        self._network = network
         self._pools: dict[str | None, httpcore.AsyncConnectionPool] = {}
 
     async def aclose(self) -> None:
@@ -52,13 +58,12 @@ class Forwarder:
         """Send ``message`` to ``server`` under ``grant``; yield the answer, its body still to be streamed.
 
         Raises:
-            Unreachable: no connection, or it broke before the answer began.
+            Unreachable: no connection, or it broke before the answer ended.
         """
         parts = urlsplit(server.endpoint)
         target = parts.path or "/"
-        host = parts.netloc
-        headers = [("host", host), ("authorization", f"Countersign {grant.token}")]
-        headers += [(name, value) for name, value in message.headers if name in _TRAVELS or name.startswith("mcp-")]
+        headers = [("host", parts.netloc), ("authorization", f"Countersign {grant.token}")]
+        headers += [(name, value) for name, value in message.headers if travels(name) and name not in _REPLACED]
         headers.append(("content-length", str(len(message.body))))
         signed = await sign_request(
             Message(message.method, target, tuple(headers), message.body),
@@ -77,13 +82,17 @@ class Forwarder:
             ) as answer:
                 yield answer
         except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, OSError) as error:
-            raise Unreachable(type(error).__name__) from error
+            raise Unreachable("The tool server did not answer") from error
 
     def _pool(self, ca_bundle: str | None) -> httpcore.AsyncConnectionPool:
         pool = self._pools.get(ca_bundle)
         if pool is None:
+            try:
+                context = client_context(ca_bundle, minimum=ssl.TLSVersion.TLSv1_2)
+            except CountersignError as error:
+                raise Unreachable("The tool server's CA bundle cannot be read") from error
             pool = httpcore.AsyncConnectionPool(
-                ssl_context=client_context(ca_bundle), max_connections=64, keepalive_expiry=30.0
+                ssl_context=context, max_connections=64, keepalive_expiry=30.0, network_backend=self._network
             )
             self._pools[ca_bundle] = pool
         return pool

@@ -1,10 +1,10 @@
-"""Health and metrics, on the port after the proxy's: kubelet cannot probe loopback."""
+"""Is this signer ready, and if not, why? Health and metrics, on the port after the proxy's: kubelet probes no loopback."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -15,45 +15,50 @@ from countersign.signer.refusal import Refused
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
-    from countersign.signer.catalogue import Catalogue
     from countersign.signer.front import FrontDoor
     from countersign.signer.keyring import Keyring
     from countersign.signer.metrics import SignerMetrics
 
 __all__ = ["Health"]
 
-_CHECK_SECONDS = 1.0
+_CHECK_SECONDS: Final = 0.25
 _log = structlog.get_logger("signer")
 
 
 class Health:
     """Ready means: with the certificate in use, a signed ``/catalogue`` was answered 200 (wire.md section 4)."""
 
-    def __init__(self, keyring: Keyring, front: FrontDoor, catalogue: Catalogue, metrics: SignerMetrics) -> None:
+    def __init__(
+        self,
+        keyring: Keyring,
+        front: FrontDoor,
+        metrics: SignerMetrics,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         """Keep what is looked at."""
         self._keyring = keyring
         self._front = front
-        self._catalogue = catalogue
         self._metrics = metrics
+        self._sleep = sleep
         self._proved = 0
-        self._problem: str = "attest.unavailable"
+        self._refused: tuple[str, str] = ("decide.unavailable", "the front door was not asked yet")
 
     async def watch(self) -> None:
         """Prove each new certificate with one signed request; runs until cancelled."""
         while True:
             if self._proved != self._keyring.renewals:
                 await self._prove()
-            ready = self.problem() is None
-            self._metrics.ready.set(1 if ready else 0)
-            await asyncio.sleep(_CHECK_SECONDS if ready else _CHECK_SECONDS / 4)
+            self._metrics.ready.set(0 if self.problem() else 1)
+            await self._sleep(_CHECK_SECONDS)
 
-    def problem(self) -> str | None:
-        """Return the code of what keeps this signer from being ready, or None."""
+    def problem(self) -> tuple[str, str] | None:
+        """Return code and detail of what keeps this signer from being ready, or None."""
         try:
             self._keyring.current()
         except CountersignError as error:
-            return error.code
-        return None if self._proved else self._problem
+            return error.code, error.detail
+        return None if self._proved == self._keyring.renewals else self._refused
 
     async def __call__(
         self,
@@ -78,10 +83,9 @@ class Health:
         if path == "/metrics":
             return 200, CONTENT_TYPE_LATEST, generate_latest(self._metrics.registry)
         if path == "/readyz":
-            problem = self.problem()
-            last = self._keyring.problem
-            detail = last.detail if last is not None else ""
-            document = {"ready": problem is None, "code": problem, "detail": detail}
+            problem, renewal = self.problem(), self._keyring.problem
+            code, detail = problem or (None, None)
+            document = {"ready": problem is None, "code": code, "detail": detail, "renewal": renewal and renewal.code}
             return (200 if problem is None else 503), "application/json", json.dumps(document).encode() + b"\n"
         return 404, "text/plain", b"not found\n"
 
@@ -90,11 +94,10 @@ class Health:
         try:
             identity = self._keyring.current()
             await self._front.catalogue()
-        except Refused as refused:
-            self._problem = refused.code
-            _log.warning("ready.refused", code=refused.code)
-        except CountersignError as error:
-            self._problem = error.code
+        except (Refused, CountersignError) as problem:
+            if self._refused[0] != problem.code:
+                _log.warning("ready.refused", code=problem.code, detail=problem.detail)
+            self._refused = problem.code, problem.detail
         else:
             self._proved = renewals
             self._metrics.certificate_expiry.set(identity.not_after.timestamp())

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import random
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -37,6 +37,9 @@ _AK_MARGIN_SECONDS: Final = 120
 _REFUSED_SECONDS: Final = 60.0
 _FIRST_BACKOFF: Final = 1.0
 _LONGEST_BACKOFF: Final = 60.0
+_LEAST_RENEWAL_SECONDS: Final = 5.0
+"""However short a certificate's life or wrong a clock: this far apart are two renewals."""
+_SKEW: Final = timedelta(seconds=5)
 _REATTEST_SECONDS: Final = 30.0
 """An attestation this young is not made anew, however stale the front door finds it."""
 _log = structlog.get_logger("signer")
@@ -89,7 +92,7 @@ class Keyring:
         self._admitted_at = 0.0
         self._problem: CountersignError | None = Unavailable("attest.unavailable", "enrolment has not finished")
         self._wake = asyncio.Event()
-        self._renewed = asyncio.Event()
+        self._tried = asyncio.Event()
         self.renewals = 0
 
     @property
@@ -116,14 +119,15 @@ class Keyring:
         make the signer knock more often than enrolment.md allows.
         """
         young = self._clock.monotonic() - self._admitted_at < _REATTEST_SECONDS
-        if self._problem is not None or self._admission is None or young:
+        if self._problem is not None or young:
             return
-        self._admission = None
-        self._renewed.clear()
-        self._wake.set()
+        if self._admission is not None:  # else somebody else asked already
+            self._admission = None
+            self._tried.clear()
+            self._wake.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait):
-                await self._renewed.wait()
+                await self._tried.wait()
 
     async def run(self) -> None:
         """Enrol and renew until cancelled; never ends by itself, whatever the authority says."""
@@ -144,20 +148,21 @@ class Keyring:
             await self._obtain()
         except CountersignError as problem:
             self._failed(problem)
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever the TPM or a library does, the loop goes on
             _log.exception("enrol.broke")
             self._failed(Unavailable("attest.failed", "an error of the signer itself; see its log"))
         else:
             self._problem = None
             self.renewals += 1
-            self._renewed.set()
             self._metrics.enrolments.labels(code="ok").inc()
+        self._tried.set()
         return self._problem
 
     async def _obtain(self) -> None:
         """Get a first certificate, or the next one for the same key."""
-        trust = read_trust(self._trust_dir)
         self._wake.clear()
+        self._tried.clear()
+        trust = read_trust(self._trust_dir)
         if self._key is None:
             self._key = await self._device.create_key()
         admission = await self._admit(trust, self._key)
@@ -166,7 +171,10 @@ class Keyring:
         except Denied:
             self._admission = None  # whatever made the CA refuse, the next try proves everything again
             raise
-        self._identity = _identity(self._key, chain, admission.instance, self._clock.now())
+        identity = _identity(self._key, chain, admission.instance, self._clock.now())
+        if not identity.not_before <= identity.obtained_at + _SKEW < identity.not_after:
+            raise Unavailable("attest.unavailable", "the certificate is not valid now: compare the clocks")
+        self._identity = identity
 
     async def _admit(self, trust: Trust, key: AttestingKey) -> Admission:
         """Return an admission whose AK certificate still lives two minutes, by E1 where there is none."""
@@ -179,14 +187,17 @@ class Keyring:
 
     async def _until_renewal(self) -> None:
         """Wait until the renewal is due, or less when somebody asked for a new attestation meanwhile."""
-        identity, jitter = self.current(), self._rng() * 2 - 1
+        assert self._identity is not None
+        identity, jitter = self._identity, self._rng() * 2 - 1
         due = renewal_delay(identity.not_before, identity.not_after, self._clock.now(), jitter=jitter)
+        due = max(due, _LEAST_RENEWAL_SECONDS)
         tasks = [asyncio.ensure_future(self._sleep(due)), asyncio.ensure_future(self._wake.wait())]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in tasks:
                 task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def _failed(self, problem: CountersignError) -> None:
         self._problem = problem

@@ -12,13 +12,16 @@ import structlog
 import typer
 import uvicorn
 import uvloop
+from pydantic import ValidationError
 
 from countersign import log
 from countersign.attest.tpm import TpmDevice
 from countersign.clock import SystemClock
 from countersign.errors import CountersignError
 from countersign.signer.catalogue import Catalogue
+from countersign.signer.door import Door
 from countersign.signer.enrol import Enroller
+from countersign.signer.exchange import BodyLimits
 from countersign.signer.forward import Forwarder
 from countersign.signer.front import FrontDoor
 from countersign.signer.health import Health
@@ -26,16 +29,16 @@ from countersign.signer.keyring import Keyring
 from countersign.signer.metrics import SignerMetrics
 from countersign.signer.proxy import Proxy
 from countersign.signer.settings import SignerSettings
-from countersign.signer.trust import client_context, read_trust
 
 if TYPE_CHECKING:
     from countersign.attest import AttestationDevice
-    from countersign.signer.trust import Trust
 
 __all__ = ["command", "serve"]
 
 _SWITCH_SECONDS = 5e-4
 """Python's default of 5 ms between threads would be added to each signature that waits for the TPM's thread."""
+
+_HEAD_BYTES = 32 * 1024
 
 
 def command(
@@ -49,8 +52,14 @@ def command(
 
     Example:  TCTI=swtpm:path=/run/countersign/tpm/tpm.sock countersign signer
     """
-    settings = SignerSettings()
-    log.configure(log_level or settings.log_level, process="signer")
+    try:
+        settings = SignerSettings()
+        if log_level:
+            settings = SignerSettings.model_validate({**settings.model_dump(), "log_level": log_level})
+    except ValidationError as error:
+        typer.echo(f"countersign signer: {error}", err=True)
+        raise typer.Exit(2) from error
+    log.configure(settings.log_level, process="signer")
     sys.setswitchinterval(_SWITCH_SECONDS)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -77,27 +86,24 @@ async def serve(settings: SignerSettings, device: AttestationDevice, stop: async
     clock = SystemClock()
     metrics = SignerMetrics()
     enroller = Enroller(device, token_file=settings.token_file)
-    keyring = Keyring(device, enroller, trust_dir=settings.trust_dir, clock=clock)
-    trust = await _trust(settings, stop)
-    if trust is None:
-        return
-    front = FrontDoor(trust.webhook_url, client_context(trust.ca), keyring, clock)
-    catalogue = Catalogue(front, clock)
+    keyring = Keyring(device, enroller, trust_dir=settings.trust_dir, clock=clock, metrics=metrics)
+    door = Door(settings.trust_dir, clock)
+    front = FrontDoor(door, keyring, clock)
     forwarder = Forwarder(clock)
     proxy = Proxy(
         port=settings.port,
         keyring=keyring,
         front=front,
-        catalogue=catalogue,
+        catalogue=Catalogue(front, clock),
         forwarder=forwarder,
         metrics=metrics,
-        body_bytes=settings.body_bytes,
+        limits=BodyLimits(settings.body_bytes),
     )
-    health = Health(keyring, front, catalogue, metrics)
+    health = Health(keyring, front, metrics)
     servers = [_server(proxy, "127.0.0.1", settings.port), _server(health, settings.health_host, settings.port + 1)]
     tasks = [asyncio.create_task(work) for work in (keyring.run(), health.watch(), *(one.serve() for one in servers))]
+    stopped = asyncio.create_task(stop.wait())
     try:
-        stopped = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait({stopped, *tasks}, return_when=asyncio.FIRST_COMPLETED)
         for one in servers:
             one.should_exit = True
@@ -105,25 +111,11 @@ async def serve(settings: SignerSettings, device: AttestationDevice, stop: async
         for task in done - {stopped}:
             task.result()
     finally:
-        for task in tasks:
+        for task in (stopped, *tasks):
             task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*tasks, return_exceptions=True)
-        await front.aclose()
+        await asyncio.gather(stopped, *tasks, return_exceptions=True)
+        await door.aclose()
         await forwarder.aclose()
-
-
-async def _trust(settings: SignerSettings, stop: asyncio.Event) -> Trust | None:
-    """Wait until the trust ConfigMap is there: kubelet mounts it before the operator has filled it."""
-    while not stop.is_set():
-        try:
-            return read_trust(settings.trust_dir)
-        except CountersignError as error:
-            structlog.get_logger("signer").warning("trust.missing", code=error.code, detail=error.detail)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(1.0):
-                await stop.wait()
-    return None
 
 
 class _Server(uvicorn.Server):
@@ -143,7 +135,8 @@ def _server(app: Any, host: str, port: int) -> uvicorn.Server:
         log_config=None,
         lifespan="off",
         ws="none",
-        http="httptools",
+        http="h11",  # it bounds a request's head, and refuses what is outside the grammar
+        h11_max_incomplete_event_size=_HEAD_BYTES,
         server_header=False,
         date_header=False,
         timeout_graceful_shutdown=8,

@@ -1,4 +1,7 @@
-"""What a signer counts. Labels are reason codes of the registry, so their number is bounded (threats.md E7)."""
+"""What does a signer count? Labels are reason codes of the registry, so their number is bounded (threats.md E7).
+
+A call that nobody refused is ``policy.allowed``, ``unreachable`` (no answer of the tool server) or ``gone`` (the agent).
+"""
 
 from __future__ import annotations
 

@@ -7,13 +7,19 @@ from typing import Any, Final
 
 from countersign.errors import CODES, CountersignError, Unavailable
 
-__all__ = ["Refused", "read_refusal", "refused_by"]
+__all__ = ["Refused", "find_refusal", "read_refusal", "refused_by"]
 
 _MAX_DETAIL: Final = 256
+_LEAST_REFUSAL: Final = 400
+_STATUSES: Final = 600
+_DIGITS: Final = 6
 
 
 class Refused(Exception):
-    """A refusal on its way to the agent. ``status`` is the HTTP status it stands for; ``decision`` an audit record's id."""
+    """A refusal on its way to the agent. ``status`` is the HTTP status it stands for; ``decision`` an audit record's id.
+
+    ``approval`` names the ToolApproval (``namespace/name``) that the call waits for; ``retry_after`` is in seconds.
+    """
 
     def __init__(
         self,
@@ -22,6 +28,7 @@ class Refused(Exception):
         *,
         detail: str = "",
         decision: str | None = None,
+        approval: str | None = None,
         retry_after: int | None = None,
     ) -> None:
         """Keep what the agent may know; ``code`` is of the registry."""
@@ -30,24 +37,29 @@ class Refused(Exception):
         self.status = status
         self.detail = detail
         self.decision = decision
+        self.approval = approval
         self.retry_after = retry_after
 
 
 def read_refusal(status: int, body: bytes, retry_after: str | None) -> Refused:
     """Read an OAuth error or a problem document of ours; whatever cannot be read is ``decide.failed``."""
-    try:
-        document: Any = json.loads(body)
-    except (ValueError, RecursionError):
-        document = None
-    document = document if isinstance(document, dict) else {}
+    refused = find_refusal(status, body, retry_after)
+    return refused or Refused("decide.failed", 503, retry_after=_seconds(retry_after))
+
+
+def find_refusal(status: int, body: bytes, retry_after: str | None) -> Refused | None:
+    """Read the same, where it may be something else: None without a code of the registry."""
+    document = _object(body)
     code = document.get("code")
-    known = isinstance(code, str) and code in CODES
+    if not isinstance(code, str) or code not in CODES or not _LEAST_REFUSAL <= status < _STATUSES:
+        return None
     return Refused(
-        code if known else "decide.failed",
-        status if known else 503,
+        code,
+        status,
         detail=_text(document.get("detail") or document.get("error_description")),
         decision=_text(document.get("decision")) or None,
-        retry_after=int(retry_after) if retry_after and retry_after.isascii() and retry_after.isdigit() else None,
+        approval=_text(document.get("approval")) or None,
+        retry_after=_seconds(retry_after),
     )
 
 
@@ -57,5 +69,17 @@ def refused_by(error: CountersignError, status: int) -> Refused:
     return Refused(error.code, status, detail=error.detail, retry_after=wait)
 
 
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        value: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 def _text(value: Any) -> str:
     return value[:_MAX_DETAIL] if isinstance(value, str) else ""
+
+
+def _seconds(value: str | None) -> int | None:
+    return int(value) if value and value.isascii() and value.isdigit() and len(value) <= _DIGITS else None

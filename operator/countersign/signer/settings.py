@@ -1,9 +1,9 @@
-"""What a signer is told: by its environment and its mounts alone (enrolment.md section 1)."""
+"""What is a signer told? By its environment and its mounts alone (enrolment.md section 1)."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -36,4 +36,4 @@ class SignerSettings(BaseSettings):
     )
     health_host: Annotated[str, Field(description="address that health and metrics listen on")] = "0.0.0.0"  # noqa: S104 - kubelet probes from outside the pod's loopback; that port serves nothing else
     body_bytes: Annotated[int, Field(ge=1024, le=1_048_576, description="largest call body")] = 262_144
-    log_level: str = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"

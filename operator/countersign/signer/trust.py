@@ -1,10 +1,11 @@
-"""Whom the signer believes: the mounted ConfigMap ``countersign-trust``, read when it is needed."""
+"""Whom does the signer believe? The mounted ConfigMap ``countersign-trust``, read anew whenever it is needed."""
 
 from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from countersign.errors import Unavailable
 
@@ -37,14 +38,22 @@ def read_trust(directory: Path) -> Trust:
         raise Unavailable(
             "attest.unavailable", f"the trust ConfigMap is not readable: {type(error).__name__}"
         ) from error
-    if not (authority.startswith("https://") and webhook.startswith("https://") and ca):
+    if not (_is_base(authority) and _is_base(webhook) and ca):
         raise Unavailable("attest.unavailable", "the trust ConfigMap needs two https URLs and ca.crt")
     return Trust(authority.rstrip("/"), webhook.rstrip("/"), ca)
 
 
-def client_context(
-    ca: str | None, *, minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
-) -> ssl.SSLContext:
+def _is_base(url: str) -> bool:
+    """Tell an https URL that other paths are appended to: a host, and no user, query or fragment."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return False
+    return parts.scheme == "https" and bool(parts.hostname) and not (parts.query or parts.fragment or "@" in url)
+
+
+def client_context(ca: str | None, *, minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
     """Return a client context, host names checked, that trusts ``ca`` (PEM) alone, or the system's roots for None.
 
     Raises:

@@ -1,0 +1,130 @@
+{{/* Names are fixed, not derived from the release: the design gives them, and one cluster has one Countersign. */}}
+
+{{- define "countersign.labels" -}}
+app.kubernetes.io/name: countersign
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{/* Labels of one process, by which its Service and NetworkPolicy find it. Call with (dict "root" $ "process" "webhook"). */}}
+{{- define "countersign.selector" -}}
+app.kubernetes.io/name: countersign
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .process }}
+{{- end -}}
+
+{{- define "countersign.image" -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end -}}
+
+{{/* The user as whom a process speaks to the API server. Call with (dict "root" $ "process" "authority"). */}}
+{{- define "countersign.username" -}}
+system:serviceaccount:{{ .root.Release.Namespace }}:countersign-{{ .process }}
+{{- end -}}
+
+{{- define "countersign.webhookURL" -}}
+https://countersign-webhook.{{ .Release.Namespace }}.svc:8443
+{{- end -}}
+
+{{- define "countersign.authorityURL" -}}
+https://countersign-authority.{{ .Release.Namespace }}.svc:8443
+{{- end -}}
+
+{{/* The names in a serving certificate. Call with (dict "root" $ "process" "webhook"). */}}
+{{- define "countersign.serviceNames" -}}
+- countersign-{{ .process }}.{{ .root.Release.Namespace }}.svc
+- countersign-{{ .process }}.{{ .root.Release.Namespace }}.svc.cluster.local
+{{- end -}}
+
+{{/* Settings never change under their name: the ConfigMap is immutable and called after its content, so that a change is a
+roll-out, and that the right to write ConfigMaps here is not the right to rewrite a process's settings.
+Call with (dict "root" $ "process" "webhook" "settings" TEXT). */}}
+{{- define "countersign.settingsName" -}}
+countersign-{{ .process }}-{{ .settings | sha256sum | trunc 10 }}
+{{- end -}}
+
+{{- define "countersign.settingsMap" -}}
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: {{ include "countersign.settingsName" . }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- include "countersign.labels" .root | nindent 4 }}
+immutable: true
+data:
+  {{ .process }}.yaml: |
+    {{- .settings | nindent 4 }}
+{{- end -}}
+
+{{- define "countersign.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{- define "countersign.containerSecurity" -}}
+allowPrivilegeEscalation: false
+capabilities: {drop: [ALL]}
+privileged: false
+readOnlyRootFilesystem: true
+{{- end -}}
+
+{{/* Alive is that the process answers; ready is that it can do its work. */}}
+{{- define "countersign.probes" -}}
+startupProbe:
+  httpGet: {path: /healthz, port: health}
+  periodSeconds: 2
+  failureThreshold: 60
+livenessProbe:
+  httpGet: {path: /healthz, port: health}
+  periodSeconds: 10
+  timeoutSeconds: 5
+readinessProbe:
+  httpGet: {path: /readyz, port: health}
+  periodSeconds: 3
+  timeoutSeconds: 5
+{{- end -}}
+
+{{/* What the pods of all processes have in common, above their containers. No service links: an environment variable that
+kubelet makes from a Service's name could be read as a setting. */}}
+{{- define "countersign.podCommon" -}}
+serviceAccountName: countersign-{{ .process }}
+automountServiceAccountToken: true
+enableServiceLinks: false
+securityContext:
+  {{- include "countersign.podSecurity" .root | nindent 2 }}
+{{- with .root.Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .root.Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .root.Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* The container of a process up to its ports. Call with (dict "root" $ "process" "webhook"). */}}
+{{- define "countersign.container" -}}
+name: {{ .process }}
+image: {{ include "countersign.image" .root }}
+imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+command: [countersign]
+args: [{{ .process }}, --config, /etc/countersign/{{ .process }}.yaml]
+securityContext:
+  {{- include "countersign.containerSecurity" .root | nindent 2 }}
+{{- with (index .root.Values .process).resources }}
+resources:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{ include "countersign.probes" .root }}
+{{- end -}}

@@ -1,0 +1,157 @@
+"""AgentIdentity: which pods are which agent, and whether they can be (crds.md 3.4). Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from countersign.controller.plan import Fact, Notice, Plan, conditions, is_going, is_true, listed, news
+from countersign.kube import (
+    AGENT_IDENTITIES,
+    AGENT_INSTANCES,
+    IDENTITY_ISSUERS,
+    NAMESPACES,
+    PODS,
+    SERVICE_ACCOUNTS,
+)
+from countersign.kube.injection import select_identities
+from countersign.policy import exposes
+
+if TYPE_CHECKING:
+    from countersign.controller.view import View
+
+__all__ = ["OPT_IN", "SIGNER", "is_injected", "issuer_of", "plan_identity", "plan_pod", "wants_signer"]
+
+OPT_IN: Final = ("countersign.dev/injection", "enabled")
+SIGNER: Final = "countersign-signer"
+_OPT_OUT: Final = "countersign.dev/inject"
+_ENDED: Final = ("Succeeded", "Failed")
+_WARNED: Final = ("Overlap", "NotInjected")
+# A pod is spoken of while it is new: a restarted operator does not repeat what it said of every pod there is.
+_NEW_SECONDS: Final = 60
+
+
+def plan_identity(identity: dict[str, Any], view: View, now: datetime) -> Plan:
+    """Return status and Events of one AgentIdentity."""
+    meta = identity["metadata"]
+    issuer, fault = issuer_of(identity, view)
+    instances = [
+        one for one in view.list(AGENT_INSTANCES, meta["namespace"]) if one["spec"]["agentRef"]["uid"] == meta["uid"]
+    ]
+    fact = fault or _account(identity, view) or _pods(identity, view) or ("True", "Ready", "pods can be this agent")
+    facts = {"Ready": fact}
+    status: dict[str, Any] = {
+        "observedGeneration": meta.get("generation", 0),
+        "instances": len(instances),
+        "readyInstances": sum(1 for one in instances if is_true(one, "Ready")),
+        "conditions": conditions(identity, facts, now),
+    }
+    if issuer is not None:
+        domain, account = issuer["spec"]["trustDomain"], identity["spec"]["serviceAccountName"]
+        status["spiffeID"] = f"spiffe://{domain}/ns/{meta['namespace']}/sa/{account}"
+    return Plan(status, tuple(news(identity, facts, (), _WARNED)))
+
+
+def issuer_of(identity: dict[str, Any], view: View) -> tuple[dict[str, Any] | None, Fact | None]:
+    """Return the issuer that an AgentIdentity may use, and what is wrong with it; no issuer, no SPIFFE ID."""
+    name = (identity["spec"].get("issuerRef") or {}).get("name", "default")
+    namespace = identity["metadata"]["namespace"]
+    issuer = view.get(IDENTITY_ISSUERS, name)
+    if issuer is None or is_going(issuer):
+        return None, ("False", "IssuerNotFound", f"IdentityIssuer {name} does not exist")
+    expose = issuer["spec"].get("exposeTo")
+    if expose is not None and not exposes(expose, own=False, labels=_labels(view, namespace)):
+        return None, ("False", "IssuerNotFound", f"IdentityIssuer {name} is not exposed to namespace {namespace}")
+    domain = issuer["spec"]["trustDomain"]
+    owner = min((one for one in view.list(IDENTITY_ISSUERS) if one["spec"]["trustDomain"] == domain), key=_age)
+    if owner["metadata"]["uid"] != issuer["metadata"]["uid"]:
+        message = f"trust domain {domain} of IdentityIssuer {name} belongs to the older {owner['metadata']['name']}"
+        return None, ("False", "IssuerNotReady", message)
+    if not is_true(issuer, "Ready"):
+        return issuer, ("False", "IssuerNotReady", f"IdentityIssuer {name} is not Ready")
+    return issuer, None
+
+
+def plan_pod(pod: dict[str, Any], view: View, now: datetime) -> Plan:
+    """Return the Events of a pod that is new: injected or not, for the pod and for its identity."""
+    meta = pod["metadata"]
+    if (now - datetime.fromisoformat(meta["creationTimestamp"])).total_seconds() > _NEW_SECONDS or not _counts(pod):
+        return Plan()
+    found = _selecting(pod, view)
+    if len(found) > 1:
+        names = listed(one["metadata"]["name"] for one in found)
+        return Plan(notices=(Notice(pod, "Warning", "Overlap", f"AgentIdentities {names} select this pod"),))
+    if not found or not wants_signer(found[0]):
+        return Plan()
+    own = meta["name"], found[0]["metadata"]["name"]
+    if is_injected(pod):
+        of_pod = Notice(pod, "Normal", "Injected", f"signer of AgentIdentity {own[1]}")
+        return Plan(notices=(of_pod, Notice(found[0], "Normal", "Injected", f"signer in pod {own[0]}")))
+    note = f"AgentIdentity {own[1]} selects this pod, which has no signer: {_why(view, meta['namespace'])}"
+    return Plan(notices=(Notice(pod, "Warning", "NotInjected", note),))
+
+
+def is_injected(pod: dict[str, Any]) -> bool:
+    """Tell whether a pod has the signer as its first init container, as injection puts it (crds.md 4.1)."""
+    first = next(iter(pod["spec"].get("initContainers") or []), {})
+    return bool(first.get("name") == SIGNER)
+
+
+def wants_signer(identity: dict[str, Any]) -> bool:
+    """Tell whether pods of an AgentIdentity get the signer from us."""
+    return bool((identity["spec"].get("signer") or {}).get("injection", "Sidecar") == "Sidecar")
+
+
+def _account(identity: dict[str, Any], view: View) -> Fact | None:
+    name, namespace = identity["spec"]["serviceAccountName"], identity["metadata"]["namespace"]
+    account = view.get(SERVICE_ACCOUNTS, name, namespace)
+    if account is None or is_going(account):
+        return "False", "ServiceAccountNotFound", f"ServiceAccount {name} does not exist in namespace {namespace}"
+    return None
+
+
+def _pods(identity: dict[str, Any], view: View) -> Fact | None:
+    """Look at the pods that the identity selects: another identity's too, or without a signer."""
+    uid, namespace = identity["metadata"]["uid"], identity["metadata"]["namespace"]
+    shared, bare = [], []
+    for pod in view.list(PODS, namespace):
+        found = _selecting(pod, view) if _counts(pod) else []
+        if all(one["metadata"]["uid"] != uid for one in found):
+            continue
+        if len(found) > 1:
+            others = listed(one["metadata"]["name"] for one in found if one["metadata"]["uid"] != uid)
+            shared.append(f"{pod['metadata']['name']} ({others})")
+        elif wants_signer(identity) and not is_injected(pod):
+            bare.append(pod["metadata"]["name"])
+    if shared:
+        return "False", "Overlap", f"other AgentIdentities select the same pods, which get no identity: {listed(shared)}"
+    if bare:
+        return "False", "NotInjected", f"pods without a signer: {listed(bare)}; {_why(view, namespace)}"
+    return None
+
+
+def _selecting(pod: dict[str, Any], view: View) -> list[dict[str, Any]]:
+    """Return the identities that mean this pod, whether or not its namespace has opted in."""
+    opted_in = {**(_labels(view, pod["metadata"]["namespace"]) or {}), OPT_IN[0]: OPT_IN[1]}
+    return list(select_identities(pod, view.list(AGENT_IDENTITIES, pod["metadata"]["namespace"]), opted_in))
+
+
+def _counts(pod: dict[str, Any]) -> bool:
+    """Leave out pods that are ending or have ended, and those that a person kept out."""
+    ended = is_going(pod) or (pod.get("status") or {}).get("phase") in _ENDED
+    return not ended and (pod["metadata"].get("labels") or {}).get(_OPT_OUT) != "disabled"
+
+
+def _why(view: View, namespace: str) -> str:
+    if (_labels(view, namespace) or {}).get(OPT_IN[0]) != OPT_IN[1]:
+        return f"namespace {namespace} is not labelled {OPT_IN[0]}={OPT_IN[1]}"
+    return "a pod made before its AgentIdentity must be made again"
+
+
+def _labels(view: View, namespace: str) -> dict[str, str] | None:
+    found = view.get(NAMESPACES, namespace)
+    return None if found is None else dict(found["metadata"].get("labels") or {})
+
+
+def _age(found: dict[str, Any]) -> tuple[str, str]:
+    return found["metadata"].get("creationTimestamp") or "", found["metadata"]["name"]

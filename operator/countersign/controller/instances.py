@@ -1,0 +1,133 @@
+"""AgentInstance: is it Ready, must it be Revoked, is it a leftover (crds.md 3.5). Pure.
+
+The authority owns the rest of this status. Whatever is found here stops no call by itself: the decision point asks the
+cluster about pod, agent and device at each call; Revoked is how people see it, and how it stays.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from countersign.controller.identities import SIGNER, is_injected, wants_signer
+from countersign.controller.plan import Fact, Notice, Plan, condition, conditions, is_going, is_true, same
+from countersign.kube import AGENT_IDENTITIES, DEVICES, PODS
+
+if TYPE_CHECKING:
+    from countersign.controller.view import View
+
+__all__ = ["plan_instance"]
+
+_REASONS: Final = ("DeviceDenied", "AgentGone", "PodChanged")
+_BY_PERSON: Final = "ByPerson"
+_KEPT: Final = timedelta(hours=1)
+_DIGEST: Final = re.compile(r"@(sha256:[0-9a-f]{64})\Z")
+_REASON_MAX: Final = 256
+
+
+def plan_instance(instance: dict[str, Any], view: View, now: datetime) -> Plan:
+    """Return the two conditions that the operator owns, and whether to revoke or to delete."""
+    if _is_leftover(instance, view, now):
+        return Plan(delete=True)
+    revoked = instance["spec"].get("state", "Active") != "Active"
+    fault = None if revoked else _fault(instance, view)
+    if revoked or fault is not None:
+        reason, message = fault or _why(instance)
+        facts: dict[str, Fact] = {"Ready": ("False", "Revoked", message), "Revoked": ("True", reason, message)}
+    else:
+        facts = {"Ready": _ready(instance, view, now), "Revoked": ("False", "Active", "nobody revoked it")}
+    status = {"conditions": conditions(instance, facts, now)}
+    notices = ()
+    if revoked or fault is not None:
+        reason, message = facts["Revoked"][1:]
+        new = condition(instance, "Revoked").get("status") != "True"
+        notices = (Notice(instance, "Warning", "Revoked", f"{reason}: {message}"),) if new else ()
+    return Plan(status, notices, revoke=None if fault is None else f"{fault[0]}: {fault[1]}"[:_REASON_MAX])
+
+
+def _fault(instance: dict[str, Any], view: View) -> tuple[str, str] | None:
+    """Return for what an Active instance must be revoked: reason and message."""
+    spec, namespace = instance["spec"], instance["metadata"]["namespace"]
+    identity = view.get(AGENT_IDENTITIES, spec["agentRef"]["name"], namespace)
+    if identity is None or not same(identity, spec["agentRef"]):
+        return "AgentGone", f"AgentIdentity {spec['agentRef']['name']} was deleted"
+    device = view.get(DEVICES, spec["deviceRef"]["name"])
+    if device is None or not same(device, spec["deviceRef"]):
+        return "DeviceDenied", f"Device {spec['deviceRef']['name']} was deleted"
+    if device["spec"].get("state") == "Denied":
+        return "DeviceDenied", f"Device {spec['deviceRef']['name']} is Denied"
+    pod = _pod(instance, view)
+    change = None if pod is None else _change(pod, instance, identity)
+    return None if change is None else ("PodChanged", f"pod {spec['pod']['name']}: {change}")
+
+
+def _change(pod: dict[str, Any], instance: dict[str, Any], identity: dict[str, Any]) -> str | None:
+    """Return what is no longer as it was when the pod enrolled (crds.md 4).
+
+    Only what a running pod can change is looked at, and not whether the signer is of this version: an update of
+    Countersign must not revoke what runs.
+    """
+    if wants_signer(identity) and not is_injected(pod):
+        return "the signer is no longer its first init container"
+    recorded = instance["spec"]["pod"].get("imageDigests")
+    if not recorded:
+        return None
+    for container in [*(pod["spec"].get("initContainers") or []), *pod["spec"]["containers"]]:
+        digest = None if container["name"] == SIGNER else _DIGEST.search(container["image"])
+        if digest is not None and digest[1] not in recorded:
+            return f"container {container['name']} has another image than when it enrolled"
+    return None
+
+
+def _is_leftover(instance: dict[str, Any], view: View, now: datetime) -> bool:
+    """Tell whether nothing can come of an instance any more: its pod is gone, or a Run's certificate is long over."""
+    if instance["spec"]["type"] == "Pod":
+        found = view.get(PODS, instance["spec"]["pod"]["name"], instance["metadata"]["namespace"])
+        return found is None or bool(found["metadata"]["uid"] != instance["spec"]["pod"]["uid"])
+    until = _until(instance)
+    made = datetime.fromisoformat(instance["metadata"]["creationTimestamp"])
+    return now - (until or made) > _KEPT
+
+
+def _ready(instance: dict[str, Any], view: View, now: datetime) -> Fact:
+    if not is_true(instance, "Attested"):
+        known = condition(instance, "Attested")
+        reason, message = known.get("reason", "WaitingForCertificate"), known.get("message", "not attested yet")
+        return "False", reason, message
+    until = _until(instance)
+    if until is None:
+        return "False", "WaitingForCertificate", "no certificate was issued yet"
+    if until <= now:
+        return "False", "CertificateExpired", f"since {until:%Y-%m-%dT%H:%M:%SZ}"
+    if instance["spec"]["type"] == "Pod":
+        pod = _pod(instance, view)
+        if pod is None or is_going(pod):
+            return "False", "PodNotReady", f"pod {instance['spec']['pod']['name']} is being deleted"
+        if not is_true(pod, "Ready"):
+            return "False", "PodNotReady", f"pod {instance['spec']['pod']['name']} is not Ready"
+    return "True", "Ready", f"certificate valid until {until:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _why(instance: dict[str, Any]) -> tuple[str, str]:
+    """Return reason and message of an instance that is Revoked already, as whoever did it wrote them down."""
+    text = instance["spec"].get("stateReason") or ""
+    reason, _, message = text.partition(": ")
+    if reason in _REASONS and message:
+        return reason, message
+    return _BY_PERSON, text or "no reason was given"
+
+
+def _pod(instance: dict[str, Any], view: View) -> dict[str, Any] | None:
+    """Return the very pod of an instance, even while it is being deleted; None for a Run."""
+    wanted = instance["spec"].get("pod")
+    if wanted is None:
+        return None
+    found = view.get(PODS, wanted["name"], instance["metadata"]["namespace"])
+    return found if found is not None and found["metadata"]["uid"] == wanted["uid"] else None
+
+
+def _until(instance: dict[str, Any]) -> datetime | None:
+    """Return when the instance's certificate ends; None without one."""
+    certificate = (instance.get("status") or {}).get("certificate") or {}
+    return datetime.fromisoformat(certificate["notAfter"]) if certificate.get("notAfter") else None

@@ -1,0 +1,171 @@
+"""Serving certificates, token keys and what signers trust, written into the cluster (architecture.md, "Keys").
+
+A Secret that does not bear our label was given by people or by cert-manager: it is used and never touched.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from countersign.controller.identities import OPT_IN
+from countersign.controller.serving import Members, bundle_of, ca_members, serving_members
+from countersign.controller.tokenkeys import TokenKey, read_keys, rotated, written
+from countersign.kube import CONFIG_MAPS, MUTATING_WEBHOOKS, SECRETS, VALIDATING_WEBHOOKS, NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from countersign.clock import Clock
+    from countersign.controller.metrics import OperatorMetrics
+    from countersign.controller.settings import OperatorSettings
+    from countersign.kube import Kube, Resource
+
+__all__ = ["MANAGER", "TRUST", "Material", "opted_in"]
+
+MANAGER: Final = "countersign-operator"
+TRUST: Final = "countersign-trust"
+_LABELS: Final = {"app.kubernetes.io/managed-by": MANAGER}
+_CA: Final = "countersign-ca"
+_TOKEN_KEYS: Final = "countersign-token-keys"  # noqa: S105 - a name
+_KEYS_JSON: Final = "keys.json"
+_WEBHOOKS: Final = "countersign"
+_TLS: Final = "kubernetes.io/tls"
+# A ConfigMap that somebody changed or deleted is put right within this time.
+_REPAIR_SECONDS: Final = 60.0
+_LOG: Final = structlog.get_logger(__name__)
+
+
+class Material:
+    """Keeps the Secrets, the webhooks' ``caBundle`` and the trust ConfigMaps as they should be. Only the leader calls it."""
+
+    def __init__(self, kube: Kube, settings: OperatorSettings, clock: Clock, metrics: OperatorMetrics) -> None:
+        """Know nothing yet; :attr:`ready` after the first :meth:`refresh`."""
+        self._kube = kube
+        self._settings = settings
+        self._clock = clock
+        self._metrics = metrics
+        self._bundle = ""
+        self._told: dict[str, tuple[str, float]] = {}
+
+    @property
+    def ready(self) -> bool:
+        """Whether the Secrets are there, so that :meth:`trust` can tell signers whom to believe."""
+        return bool(self._bundle)
+
+    async def refresh(self) -> None:
+        """Make or rotate what is due. Raises KubeError; what was written until then stays, and the next call goes on."""
+        now, names = self._clock.now(), self._settings.names
+        ca = await self._secret(_CA, _TLS, lambda present: ca_members(present, now))
+        webhook = await self._secret(
+            "countersign-webhook-tls", _TLS, lambda present: serving_members(present, ca, names("webhook"), now)
+        )
+        authority = await self._secret(
+            "countersign-authority-tls", _TLS, lambda present: serving_members(present, ca, names("authority"), now)
+        )
+        await self._secret(_TOKEN_KEYS, "Opaque", lambda present: _keys(present, int(now.timestamp())))
+        for resource in (MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS):
+            await self._ca_bundle(resource, bundle_of(webhook))
+        self._bundle = _joined(bundle_of(webhook), bundle_of(authority))
+
+    async def trust(self, namespace: dict[str, Any]) -> None:
+        """Tell the signers of a Namespace whom to believe, if it has opted in. Raises KubeError."""
+        name = namespace["metadata"]["name"]
+        if not self.ready or not opted_in(namespace, self._settings.namespace):
+            self._told.pop(name, None)
+            return
+        data = {
+            "ca.crt": self._bundle,
+            "authorityURL": self._settings.authority_url,
+            "webhookURL": self._settings.webhook_url,
+        }
+        digest, now = hashlib.sha256(json.dumps(data).encode()).hexdigest(), self._clock.monotonic()
+        told, when = self._told.get(name, ("", float("-inf")))
+        if told == digest and now - when < _REPAIR_SECONDS:
+            return
+        body = {
+            "apiVersion": CONFIG_MAPS.api_version,
+            "kind": CONFIG_MAPS.kind,
+            "metadata": {"name": TRUST, "namespace": name, "labels": _LABELS},
+            "data": data,
+        }
+        await self._kube.apply(CONFIG_MAPS, body, MANAGER)
+        self._told[name] = digest, now
+
+    async def _secret(self, name: str, kind: str, wanted: Callable[[Members], Members]) -> Members:
+        """Bring a Secret of ours to what ``wanted`` makes of its members, and return them.
+
+        Another writer's change in between is a Conflict: then the next pass looks again, and no key is lost.
+        """
+        try:
+            found = await self._kube.get(SECRETS, name, self._settings.namespace)
+        except NotFound:
+            found = None
+        present = {key: base64.b64decode(value) for key, value in ((found or {}).get("data") or {}).items()}
+        if found is not None and (found["metadata"].get("labels") or {}).get("app.kubernetes.io/managed-by") != MANAGER:
+            return present
+        members = wanted(present)
+        if members == present:
+            return members
+        body: dict[str, Any] = {
+            "apiVersion": SECRETS.api_version,
+            "kind": SECRETS.kind,
+            "metadata": {"name": name, "namespace": self._settings.namespace, "labels": _LABELS},
+            "type": kind,
+            "data": {key: base64.b64encode(value).decode() for key, value in members.items()},
+        }
+        if found is None:
+            await self._kube.create(SECRETS, body)
+        else:
+            body["metadata"] = {**found["metadata"], "managedFields": None}
+            await self._kube.replace(SECRETS, body)
+        self._metrics.rotations.labels(name).inc()
+        _LOG.info("secret written", secret=name, new=found is None)
+        return members
+
+    async def _ca_bundle(self, resource: Resource, bundle: bytes) -> None:
+        """Tell the API server whom to believe at the other end of our webhooks."""
+        try:
+            found = await self._kube.get(resource, _WEBHOOKS)
+        except NotFound:
+            return  # installed without webhooks, or not yet
+        wanted = base64.b64encode(bundle).decode()
+        patch: list[dict[str, Any]] = []
+        for at, webhook in enumerate(found.get("webhooks") or []):
+            if webhook["clientConfig"].get("caBundle") != wanted:
+                # By place, so the name is tested: a list that changed meanwhile is left for the next pass.
+                patch.append({"op": "test", "path": f"/webhooks/{at}/name", "value": webhook["name"]})
+                patch.append({"op": "add", "path": f"/webhooks/{at}/clientConfig/caBundle", "value": wanted})
+        if patch:
+            await self._kube.patch(resource, _WEBHOOKS, patch)
+            _LOG.info("caBundle written", kind=resource.kind)
+
+
+def opted_in(namespace: dict[str, Any], own: str) -> bool:
+    """Tell whether pods of a Namespace get a signer: it says so, lives, and is not one of the system's (crds.md 4.1)."""
+    meta = namespace["metadata"]
+    labelled = (meta.get("labels") or {}).get(OPT_IN[0]) == OPT_IN[1]
+    return labelled and meta["name"] not in (own, "kube-system") and meta.get("deletionTimestamp") is None
+
+
+def _keys(present: Members, now: int) -> Members:
+    """Rotate the token keys. A file that cannot be read is useless to the front door too: it gets a new key."""
+    keys: tuple[TokenKey, ...] = ()
+    if _KEYS_JSON in present:
+        try:
+            keys = read_keys(present[_KEYS_JSON])
+        except (ValueError, RecursionError) as error:
+            _LOG.error("the token keys cannot be read and are made anew", error=str(error))
+    after = rotated(keys, now)
+    return present if after == keys and keys else {_KEYS_JSON: written(after)}
+
+
+def _joined(*bundles: bytes) -> str:
+    """Return each certificate of several bundles once, as text."""
+    end = "-----END CERTIFICATE-----\n"
+    parts = [part + end for bundle in bundles for part in bundle.decode().replace("\r", "").split(end) if part.strip()]
+    return "".join(dict.fromkeys(part.lstrip("\n") for part in parts))

@@ -1,0 +1,122 @@
+"""The operator's settings: one file and the environment (``COUNTERSIGN_OPERATOR_…``, nested by ``__``), read once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+
+__all__ = ["AudienceGrant", "OperatorSettings", "load"]
+
+
+class _Block(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Health(_Block):
+    """``/healthz``, ``/readyz`` and ``/metrics``, in clear: they tell nothing that is secret."""
+
+    host: str = "0.0.0.0"  # noqa: S104 - a pod's own address is not known before
+    port: int = Field(default=8080, ge=0, le=65535)
+
+
+class AudienceGrant(_Block):
+    """Audiences that begin with ``prefix`` may be claimed by ToolServers of ``namespaces`` (crds.md 3.7)."""
+
+    prefix: str = Field(min_length=1, max_length=2048)
+    namespaces: tuple[str, ...] = Field(min_length=1)
+
+
+class Lease(_Block):
+    """Who leads: for how long a lease holds, and after which failing time the leader stops by itself."""
+
+    seconds: int = Field(default=15, ge=2, le=300)
+    deadline_seconds: float = Field(default=10, gt=0)
+    retry_seconds: float = Field(default=2, gt=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Lease:
+        """Want the leader to stop before its lease ends, and to try more than once before that."""
+        if not self.retry_seconds < self.deadline_seconds < self.seconds:
+            msg = "retry_seconds < deadline_seconds < seconds"
+            raise ValueError(msg)
+        return self
+
+
+class OperatorSettings(BaseSettings):
+    """Everything that can be set; unknown keys are refused.
+
+    ``webhook_url`` (also the issuer of call tokens) and ``authority_url`` are what signers are told; ``…_names`` are the
+    DNS names and addresses of the two serving certificates (none: those of the chart's Services). ``audiences`` is the
+    platform's list of crds.md 3.7; without it only audiences of Services and of the issuer are judged here.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="COUNTERSIGN_OPERATOR_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    kubeconfig: Path | None = None
+    namespace: str = "countersign-system"
+    cluster: str = Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?$")
+    webhook_url: str
+    authority_url: str
+    webhook_names: tuple[str, ...] = ()
+    authority_names: tuple[str, ...] = ()
+    audiences: tuple[AudienceGrant, ...] | None = None
+    health: Health = Health()
+    lease: Lease = Lease()
+    log_level: str = "info"
+
+    @property
+    def grants(self) -> tuple[tuple[str, tuple[str, ...]], ...] | None:
+        """Who may claim which audience, as ``policy`` takes it; None if that was not told."""
+        return None if self.audiences is None else tuple((one.prefix, one.namespaces) for one in self.audiences)
+
+    def names(self, process: str) -> tuple[str, ...]:
+        """Return the names in the serving certificate of ``webhook`` or ``authority``."""
+        given = self.webhook_names if process == "webhook" else self.authority_names
+        service = f"countersign-{process}.{self.namespace}.svc"
+        return given or (service, f"{service}.cluster.local")
+
+    @field_validator("webhook_url", "authority_url")
+    @classmethod
+    def _base(cls, value: str) -> str:
+        """Want https and no trailing slash: both are compared byte for byte."""
+        parsed = urlsplit(value)
+        if parsed.scheme != "https" or not parsed.hostname or value.endswith("/") or parsed.query or parsed.fragment:
+            msg = f"an https URL without trailing slash, query and fragment, not {value!r}"
+            raise ValueError(msg)
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic's signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment win over the file."""
+        return env_settings, init_settings
+
+
+def load(config: Path | None) -> OperatorSettings:
+    """Read the settings of the file ``config`` and the environment.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        If something is missing, unknown or out of bounds.
+    OSError
+        If the file cannot be read.
+
+    """
+    from_file: dict[str, Any] = {}
+    if config is not None:
+        with config.open("rb"):  # pydantic-settings takes a missing file for an empty one
+            from_file = dict(YamlConfigSettingsSource(OperatorSettings, yaml_file=config)())
+    return OperatorSettings(**from_file)

@@ -1,0 +1,247 @@
+"""One connection to the API server: objects in and out as plain dicts, and nothing but :class:`KubeError` raised."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
+
+import aiohttp
+
+from countersign.kube.connection import Connection, connect
+from countersign.kube.errors import KubeError, error_of
+from countersign.kube.resources import TOKEN_REVIEWS, Resource
+from countersign.kube.reviews import TokenReview, read_review, review_body
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+    from pathlib import Path
+
+__all__ = ["Kube"]
+
+_SECONDS: Final = 10.0
+_SLACK: Final = 5.0
+_PAGE: Final = 500
+_BAD: Final = 300
+_JSON: Final = "application/json"
+_MERGE: Final = "application/merge-patch+json"
+_OPERATIONS: Final = "application/json-patch+json"
+_APPLY: Final = "application/apply-patch+yaml"
+
+# The method ``list`` hides the type of that name inside the class.
+_Objects = list[dict[str, Any]]
+_Patch = dict[str, Any] | list[dict[str, Any]]
+
+
+class Kube:
+    """The API server. Made by :meth:`connect`; every call answers or fails within ten seconds."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Keep an open connection."""
+        self._connection = connection
+
+    @classmethod
+    async def connect(cls, kubeconfig: Path | None) -> Kube:
+        """Return a connection to the cluster that ``kubeconfig`` names, or to the one this process runs in.
+
+        Nothing is sent yet. Raises :class:`KubeError` if the file, or the pod's own account, cannot be used.
+        """
+        return cls(await connect(kubeconfig))
+
+    async def aclose(self) -> None:
+        """Close every connection; watches end."""
+        await self._connection.aclose()
+
+    async def get(self, resource: Resource, name: str, namespace: str | None = None) -> dict[str, Any]:
+        """Return one object as it is now. Raises :class:`NotFound`."""
+        return await self._call("GET", resource, resource.path(name, namespace), f"get {_name(resource, name, namespace)}")
+
+    async def list(
+        self, resource: Resource, namespace: str | None = None, *, labels: str = "", fields: str = ""
+    ) -> _Objects:
+        """Return the objects of a kind, of one namespace or of all; ``labels`` and ``fields`` are selectors as text."""
+        return (await self.list_version(resource, namespace, labels=labels, fields=fields))[0]
+
+    async def list_version(
+        self, resource: Resource, namespace: str | None = None, *, labels: str = "", fields: str = ""
+    ) -> tuple[_Objects, str]:
+        """Return the objects and the version of the list, from which a watch goes on."""
+        items: _Objects = []
+        query = {"limit": str(_PAGE), "labelSelector": labels, "fieldSelector": fields}
+        what = f"list {resource.plural}"
+        while True:
+            page = await self._call("GET", resource, resource.path(namespace=namespace), what, query=query)
+            # Items of built-in kinds come without these two; an Event or an apply needs them.
+            head = {"apiVersion": resource.api_version, "kind": resource.kind}
+            items += [{**head, **item} for item in page.get("items") or []]
+            meta = page.get("metadata") or {}
+            if not meta.get("continue"):
+                return items, str(meta.get("resourceVersion") or "")
+            query["continue"] = meta["continue"]
+
+    async def create(self, resource: Resource, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Create an object, in the namespace that its metadata names. Raises :class:`Conflict` if it exists."""
+        name, namespace = _where(body)
+        what = f"create {_name(resource, name, namespace)}"
+        return await self._call("POST", resource, resource.path(namespace=namespace), what, body=body)
+
+    async def replace(self, resource: Resource, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Replace an object; with ``resourceVersion`` in its metadata, only that version. Raises :class:`Conflict`."""
+        name, namespace = _where(body)
+        what = f"replace {_name(resource, name, namespace)}"
+        return await self._call("PUT", resource, resource.path(name, namespace), what, body=body)
+
+    async def delete(
+        self,
+        resource: Resource,
+        name: str,
+        namespace: str | None = None,
+        *,
+        uid: str | None = None,
+        resource_version: str | None = None,
+    ) -> None:
+        """Delete an object; with ``uid`` or ``resource_version`` only that one, else :class:`Conflict`."""
+        wanted = {"uid": uid, "resourceVersion": resource_version}
+        options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        if conditions := {key: value for key, value in wanted.items() if value is not None}:
+            options["preconditions"] = conditions
+        what = f"delete {_name(resource, name, namespace)}"
+        await self._call("DELETE", resource, resource.path(name, namespace), what, body=options)
+
+    async def apply(
+        self, resource: Resource, body: Mapping[str, Any], manager: str, *, force: bool = True
+    ) -> dict[str, Any]:
+        """Apply an object server-side: ``manager`` owns exactly what ``body`` says, and gives up what it no longer says.
+
+        With ``resourceVersion`` in its metadata, only that version; raises :class:`Conflict`. Without ``force`` another
+        owner of a field is a :class:`Conflict` too.
+        """
+        return await self._apply(resource, body, manager, None, force=force)
+
+    async def apply_status(
+        self, resource: Resource, body: Mapping[str, Any], manager: str, *, force: bool = True
+    ) -> dict[str, Any]:
+        """Apply ``status`` server-side, as :meth:`apply`. Raises :class:`NotFound` if there is no such object."""
+        return await self._apply(resource, body, manager, "status", force=force)
+
+    async def patch(
+        self,
+        resource: Resource,
+        name: str,
+        patch: _Patch,
+        namespace: str | None = None,
+        *,
+        subresource: str | None = None,
+    ) -> dict[str, Any]:
+        """Change an object: a dict is a merge patch (RFC 7396), a list is a JSON Patch (RFC 6902)."""
+        kind = _OPERATIONS if isinstance(patch, list) else _MERGE
+        path = resource.path(name, namespace, subresource)
+        return await self._call("PATCH", resource, path, f"patch {_name(resource, name, namespace)}", body=patch, kind=kind)
+
+    async def review_token(self, token: str, audiences: Sequence[str]) -> TokenReview:
+        """Ask whose token this is, for these audiences. Raises :class:`KubeError` if nobody can say."""
+        body = review_body(token, audiences)
+        answer = await self._call("POST", TOKEN_REVIEWS, TOKEN_REVIEWS.path(), "review a token", body=body)
+        return read_review(answer.get("status"), audiences)
+
+    async def watch(self, resource: Resource, version: str, seconds: int) -> AsyncIterator[dict[str, Any]]:
+        """Yield ``{"type", "object"}`` for each change of a kind since ``version``; ends after ``seconds``.
+
+        Bookmarks are among them. Raises :class:`Gone` if ``version`` is too old, :class:`KubeError` if the stream breaks.
+        """
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            "timeoutSeconds": str(seconds),
+        }
+        what, path = f"watch {resource.plural}", resource.path()
+        timeout = aiohttp.ClientTimeout(total=seconds + _SLACK, sock_connect=_SLACK)
+        async with self._exchange("GET", resource, path, what, query=query, timeout=timeout) as response:
+            async for line in response.content:
+                yield _event(line, what, resource)
+
+    async def _apply(
+        self, resource: Resource, body: Mapping[str, Any], manager: str, subresource: str | None, *, force: bool
+    ) -> dict[str, Any]:
+        name, namespace = _where(body)
+        query = {"fieldManager": manager, "force": str(force).lower()}
+        path = resource.path(name, namespace, subresource)
+        what = f"apply {_name(resource, name, namespace)}"
+        return await self._call("PATCH", resource, path, what, body=body, query=query, kind=_APPLY)
+
+    async def _call(
+        self,
+        method: str,
+        resource: Resource,
+        path: str,
+        what: str,
+        *,
+        body: Any = None,
+        query: Mapping[str, str] | None = None,
+        kind: str = _JSON,
+    ) -> dict[str, Any]:
+        """Return the parsed answer."""
+        timeout = aiohttp.ClientTimeout(total=_SECONDS, sock_connect=_SLACK)
+        call = self._exchange(method, resource, path, what, body=body, query=query, kind=kind, timeout=timeout)
+        async with call as response:
+            answer = _parsed(await response.read())
+        if not isinstance(answer, dict):
+            raise KubeError(f"{what}: the API server's answer is no object; see what stands between")
+        return answer
+
+    @asynccontextmanager
+    async def _exchange(  # noqa: PLR0913 - the parts of a request
+        self,
+        method: str,
+        resource: Resource,
+        path: str,
+        what: str,
+        *,
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's own, for each phase
+        body: Any = None,
+        query: Mapping[str, str] | None = None,
+        kind: str = _JSON,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a request and yield the response if it is a success; whatever breaks is a :class:`KubeError`."""
+        given = {key: value for key, value in (query or {}).items() if value}
+        url = f"{path}?{urlencode(given)}" if given else path
+        try:
+            response = await self._connection.send(method, url, body=body, kind=kind, timeout=timeout)
+            try:
+                if response.status >= _BAD:
+                    raise error_of(response.status, _parsed(await response.read()), what, resource)
+                yield response
+            finally:
+                response.close() if not response.closed and not response.content.at_eof() else response.release()
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+            reason = type(error).__name__
+            raise KubeError(f"{what}: the API server does not answer ({reason}); see that it runs and is reachable") from error
+
+
+def _event(line: bytes, what: str, resource: Resource) -> dict[str, Any]:
+    event = _parsed(line)
+    if not isinstance(event, dict) or not isinstance(event.get("object"), dict) or "type" not in event:
+        raise KubeError(f"{what}: the stream holds what is no event; see what stands between")
+    if event["type"] == "ERROR":
+        status = event["object"]
+        raise error_of(int(status.get("code") or 0), status, what, resource)
+    return event
+
+
+def _parsed(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError:
+        return None
+
+
+def _where(body: Mapping[str, Any]) -> tuple[str, str | None]:
+    meta = body["metadata"]
+    return str(meta.get("name") or meta.get("generateName") or ""), meta.get("namespace")
+
+
+def _name(resource: Resource, name: str, namespace: str | None) -> str:
+    return f"{resource.plural} {namespace}/{name}" if namespace else f"{resource.plural} {name}"

@@ -1,0 +1,106 @@
+"""Where the API server is and how to log in: the pod's own ServiceAccount, or a kubeconfig.
+
+Kubernetes' Python client reads the kubeconfig and speaks TLS; a token in a file is read anew for each request, because
+kubelet replaces it every hour and the client would keep the first.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import yaml
+
+from countersign.kube.errors import KubeError
+
+if TYPE_CHECKING:
+    import aiohttp
+
+__all__ = ["Connection", "connect"]
+
+_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_AGENT: Final = "countersign"
+
+
+@dataclass(frozen=True)
+class Connection:
+    """An open client; ``token_file``, where there is one, outranks what the client remembers."""
+
+    client: Any
+    token_file: Path | None
+
+    async def send(
+        self, method: str, url: str, *, body: Any, kind: str, timeout: aiohttp.ClientTimeout  # noqa: ASYNC109 - aiohttp's own
+    ) -> aiohttp.ClientResponse:
+        """Send one request to ``url`` (path and query) and return the response, its body unread.
+
+        Raises aiohttp's errors, and :class:`KubeError` if the token cannot be read.
+        """
+        headers = {"Accept": "application/json", "Content-Type": kind, "User-Agent": _AGENT}
+        if authorization := await self._authorization():
+            headers["Authorization"] = authorization
+        address = f"{self.client.configuration.host}{url}"
+        rest = self.client.rest_client
+        sent = await rest.request(method, address, headers=headers, body=body, _request_timeout=timeout)
+        response: aiohttp.ClientResponse = sent.response
+        return response
+
+    async def aclose(self) -> None:
+        """Close the client."""
+        await self.client.close()
+
+    async def _authorization(self) -> str | None:
+        if self.token_file is not None:
+            return f"Bearer {_token(self.token_file)}"
+        found: str | None = await self.client.configuration.get_api_key_with_prefix("BearerToken")
+        return found
+
+
+async def connect(kubeconfig: Path | None) -> Connection:
+    """Return a connection: to the cluster of ``kubeconfig``, or, without one, to the cluster this pod runs in.
+
+    There is no third way: a process that falls back to somebody's default file writes to the wrong cluster one day.
+    """
+    # Half a second and 56 MiB: only where a process connects, not where one of our modules is imported.
+    from kubernetes.aio import client, config  # noqa: PLC0415
+
+    configuration = client.Configuration()
+    if kubeconfig is None:
+        token_file = _in_cluster(configuration)
+    else:
+        try:
+            token_file = _token_file(kubeconfig)
+            await config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)
+        except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError, config.ConfigException) as error:
+            raise KubeError(f"kubeconfig {kubeconfig} cannot be used ({type(error).__name__}); name another one") from error
+    return Connection(client.ApiClient(configuration), token_file)
+
+
+def _in_cluster(configuration: Any) -> Path:
+    host, port = (os.environ.get(f"KUBERNETES_SERVICE_{word}") for word in ("HOST", "PORT"))
+    if not host or not port or not (_ACCOUNT / "ca.crt").is_file():
+        raise KubeError("this process runs in no pod with a ServiceAccount; name a kubeconfig in its settings")
+    configuration.host = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+    configuration.ssl_ca_cert = str(_ACCOUNT / "ca.crt")
+    return _ACCOUNT / "token"
+
+
+def _token_file(kubeconfig: Path) -> Path | None:
+    """Return the ``tokenFile`` of the current context's user; a relative one is relative to the kubeconfig."""
+    document = yaml.safe_load(kubeconfig.read_text(encoding="utf-8"))
+    contexts = {each["name"]: each["context"] for each in document.get("contexts") or []}
+    users = {each["name"]: each.get("user") or {} for each in document.get("users") or []}
+    user = users.get(contexts[document["current-context"]].get("user"), {})
+    return kubeconfig.parent / user["tokenFile"] if "tokenFile" in user else None
+
+
+def _token(path: Path) -> str:
+    try:
+        token = path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        raise KubeError(f"the token file {path} cannot be read ({type(error).__name__}); see that it is mounted") from error
+    if not token or not token.isprintable() or " " in token:
+        raise KubeError(f"the token file {path} holds no token; see that it is renewed")
+    return token

@@ -1,0 +1,182 @@
+"""One replica works, the others wait: leadership is a Lease, and its time is measured here.
+
+Another's Lease has run out when it has not *changed* for its duration by our own monotonic clock, so clocks that differ
+between machines do not matter. A leader that could not renew until the deadline, which is earlier, stops its work first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import socket
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from countersign.clock import Clock, SystemClock
+from countersign.kube.errors import Conflict, KubeError, NotFound
+from countersign.kube.resources import LEASES
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from datetime import datetime
+
+    from countersign.kube.client import Kube
+
+__all__ = ["Leader", "run_as_leader"]
+
+_LOG: Final = structlog.get_logger(__name__)
+
+
+@dataclass
+class Leader:
+    """A candidate for the Lease ``namespace/name``.
+
+    ``life`` is the Lease's duration, ``deadline`` how long a leader works without a renewal that succeeded, ``every`` the
+    time between two attempts; all in seconds, each well below the one before. What the work still does after its
+    cancellation must fit into ``life - deadline``.
+    """
+
+    kube: Kube
+    namespace: str
+    name: str
+    life: float = 15.0
+    deadline: float = 10.0
+    every: float = 2.0
+    identity: str = field(default_factory=lambda: f"{socket.gethostname()}_{secrets.token_hex(4)}")
+    clock: Clock = field(default_factory=SystemClock)
+    leading: bool = field(default=False, init=False)
+    _lease: dict[str, Any] = field(default_factory=dict, init=False)
+    _seen: tuple[Any, float] = field(default=(None, 0.0), init=False)
+    _renewed: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        """Refuse times with which two could lead at once."""
+        if not 0 < self.every < self.deadline < self.life:
+            raise ValueError("a Lease needs every < deadline < life")
+
+    async def run(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Wait to lead, then run ``work()``; when leadership is lost, cancel it, await it, and wait again.
+
+        Returns when ``work`` returns; raises what it raises. Either way, and when cancelled itself, the work has ended and
+        the Lease is given back.
+        """
+        while True:
+            while not await self._attempt():
+                await asyncio.sleep(self.every * random.uniform(0.8, 1.2))  # noqa: S311 - only spread
+            _LOG.info("lease.leading", lease=self.name, identity=self.identity)
+            if await self._lead(work):
+                return
+            _LOG.warning("lease.lost", lease=self.name, identity=self.identity)
+
+    async def _lead(self, work: Callable[[], Awaitable[None]]) -> bool:
+        """Run ``work`` while the Lease is ours; return whether it ended by itself."""
+
+        async def working() -> None:
+            await work()
+
+        self.leading = True
+        task = asyncio.create_task(working(), name=f"leader of {self.name}")
+        try:
+            while not task.done():
+                await asyncio.wait({task}, timeout=self.every)
+                if not task.done() and not await self._renew():
+                    return False
+            task.result()
+            return True
+        finally:
+            self.leading = False
+            task.cancel()
+            await asyncio.wait({task})
+            if not task.cancelled() and task.exception() is not None:
+                _LOG.warning("lease.work", lease=self.name, error=type(task.exception()).__name__)
+            await self._release()
+
+    async def _renew(self) -> bool:
+        """Renew once, or find that the deadline has passed; return whether we still lead."""
+        left = self._renewed + self.deadline - self.clock.monotonic()
+        if left <= 0:
+            return False
+        return await self._attempt(left) or (
+            self._lease.get("spec", {}).get("holderIdentity") == self.identity
+            and self.clock.monotonic() - self._renewed < self.deadline
+        )
+
+    async def _attempt(self, limit: float | None = None) -> bool:
+        """Take or renew the Lease if that is allowed; return whether it was done. Nobody's answer is a no."""
+        try:
+            async with asyncio.timeout(min(self.every, limit or self.every)):
+                return await self._take()
+        except (KubeError, TimeoutError) as error:
+            if isinstance(error, Conflict):
+                self._lease = {}
+            return False
+
+    async def _take(self) -> bool:
+        began = self.clock.monotonic()
+        try:
+            # Read anew each time: a lost answer to a renewal that succeeded must not look like another's Lease.
+            self._lease = await self.kube.get(LEASES, self.name, self.namespace)
+        except NotFound:
+            meta = {"name": self.name, "namespace": self.namespace}
+            fresh = {"apiVersion": LEASES.api_version, "kind": LEASES.kind, "metadata": meta}
+            self._lease = await self.kube.create(LEASES, {**fresh, "spec": self._spec({})})
+        else:
+            if not self._may_take():
+                return False
+            self._lease = await self.kube.replace(LEASES, {**self._lease, "spec": self._spec(self._lease.get("spec") or {})})
+        self._renewed = began
+        return True
+
+    def _may_take(self) -> bool:
+        """Tell whether the Lease is ours, nobody's, or has not changed for its duration."""
+        spec, now = self._lease.get("spec") or {}, self.clock.monotonic()
+        version = self._lease["metadata"]["resourceVersion"]
+        if version != self._seen[0]:
+            self._seen = version, now
+        holder = spec.get("holderIdentity")
+        return not holder or holder == self.identity or now - self._seen[1] > spec.get("leaseDurationSeconds", self.life)
+
+    def _spec(self, old: dict[str, Any]) -> dict[str, Any]:
+        now = _micro(self.clock.now())
+        ours = old.get("holderIdentity") == self.identity
+        changes = int(old.get("leaseTransitions") or 0)
+        return {
+            "holderIdentity": self.identity,
+            "leaseDurationSeconds": max(1, round(self.life)),
+            "acquireTime": old.get("acquireTime", now) if ours else now,
+            "renewTime": now,
+            "leaseTransitions": changes if ours or not old else changes + 1,
+        }
+
+    async def _release(self) -> None:
+        """Give the Lease back, if it is still the very one we wrote."""
+        lease, self._lease = self._lease, {}
+        if (lease.get("spec") or {}).get("holderIdentity") != self.identity:
+            return
+        spec = {**lease["spec"], "holderIdentity": "", "renewTime": _micro(self.clock.now())}
+        with suppress(KubeError, TimeoutError):
+            async with asyncio.timeout(self.every):
+                await self.kube.replace(LEASES, {**lease, "spec": spec})
+
+
+async def run_as_leader(  # noqa: PLR0913 - the times, for tests
+    kube: Kube,
+    namespace: str,
+    name: str,
+    work: Callable[[], Awaitable[None]],
+    *,
+    life: float = 15.0,
+    deadline: float = 10.0,
+    every: float = 2.0,
+) -> None:
+    """Run ``work()`` whenever this process holds the Lease ``namespace/name``; see :meth:`Leader.run`."""
+    await Leader(kube, namespace, name, life, deadline, every).run(work)
+
+
+def _micro(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
