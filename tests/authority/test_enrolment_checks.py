@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from attest.test_ak import HOSTILE as HOSTILE_AKS
 from support.attestation import make_ca
-from support.enrolment import AGENT, NAMESPACE, NODE, POD, TOKEN, Caller, Office, bare_pod, bound, thing
+from support.enrolment import AGENT, NAMESPACE, NODE, POD, TOKEN, Caller, Office, b64, bare_pod, thing
 
 from countersign import kube
 from countersign.attest import SoftwareDevice
@@ -143,7 +143,13 @@ TOKEN_CASES = [
     ),
 ]
 AGENT_CASES = [
-    Case("no identity", checks.identity_exists, "identity_none", drop(kube.AGENT_IDENTITIES, AGENT, NAMESPACE), alone=False),
+    Case(
+        "no identity",
+        checks.identity_exists,
+        "identity_none",
+        drop(kube.AGENT_IDENTITIES, AGENT, NAMESPACE),
+        alone=False,
+    ),
     Case(
         "an identity that is going",
         checks.identity_exists,
@@ -350,9 +356,7 @@ async def test_an_endorsement_certificate_that_has_expired(office: Office) -> No
 async def test_b6_an_attestation_key_that_no_tpm_made(office: Office, case: Any) -> None:
     one = await office.signer()
     names = ("public", "createData", "createAttestation", "createSignature")
-    import base64  # noqa: PLC0415
-
-    change = {name: base64.b64encode(part).decode() for name, part in zip(names, case[3], strict=True)}
+    change = {name: b64(part) for name, part in zip(names, case[3], strict=True)}
     refused(await one.attest(**change), case[1])
 
 
@@ -450,9 +454,7 @@ async def test_a_key_that_the_attestation_key_did_not_certify(office: Office) ->
 async def test_b6_a_key_with_the_attributes_of_an_attestation_key(office: Office) -> None:
     one = await office.signer()
     body = await one.secret_body(await one.challenged())
-    from base64 import b64encode  # noqa: PLC0415
-
-    proof = body["key"] | {"public": b64encode(one.ak.public).decode()}
+    proof = body["key"] | {"public": b64(one.ak.public)}
     refused(await one.post("/secret", body | {"key": proof}), "key_attributes")
 
 
@@ -517,9 +519,16 @@ def test_every_check_has_a_case() -> None:
 
 
 async def test_the_first_failure_answers_and_nothing_later_is_looked_at(office: Office) -> None:
-    one = await office.signer()
-    for case in reversed(SHARED):
-        await spoilt(case, office, one) if case.step not in {checks.device_known, checks.identity_exists} else None
+    one = await office.signer(token=None)
+    office.cluster.drop(kube.PODS, POD, NAMESPACE)
+    office.cluster.drop(kube.DEVICES, NODE)
     office.cluster.calls.clear()
+    refused(await one.attest(ek=None), "request", 400)
     refused(await one.attest(), "token_missing", 401)
     assert office.cluster.calls == []
+    one.token = "unknown"
+    refused(await one.attest(), "token_invalid", 401)
+    assert office.cluster.calls == [("create", "tokenreviews")]
+    one.token = TOKEN
+    refused(await one.attest(), "pod_gone")
+    assert office.cluster.calls == [("create", "tokenreviews")] * 2 + [("get", "pods")]

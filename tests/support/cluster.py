@@ -1,241 +1,228 @@
-"""A cluster in memory, for the authority: objects, tokens, and the two ways in which production code reads and writes them.
-
-What is written is seen at once by both. The API server's rules that the authority leans on are here: a name is taken once,
-an apply with an old resourceVersion is a conflict, an apply takes away what its manager no longer says, and the ServiceAccount
-may do what crds.md section 8 says and nothing more.
-"""
+"""Objects as the API server stores them, and an API server in memory that is just enough for the operator's writes."""
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import itertools
-from collections import defaultdict
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from countersign import kube
-from countersign.kube import Conflict, KubeError, NotFound, Resource, TokenReview
+from countersign.kube import Conflict, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Mapping
 
-OWN_NAMESPACE = "countersign-system"
-READ = {"get", "list", "watch"}
-RIGHTS: dict[str, set[str]] = {
-    "identityissuers": READ,
-    "devicepools": READ,
-    "devices": READ | {"create"},
-    "agentidentities": READ,
-    "agentinstances": READ | {"create"},
-    "pods": READ,
-    "namespaces": READ,
-    "tokenreviews": {"create"},
-    "identityissuers/status": {"patch"},
-    "devices/status": {"patch"},
-    "agentinstances/status": {"patch"},
-}
-"""The authority's row of crds.md section 8, in the words of RBAC."""
-OWN_RIGHTS: dict[str, set[str]] = {"secrets": READ | {"create"}, "configmaps": READ | {"create", "patch"}}
-
-Objects = list[dict[str, Any]]
+NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+OPTED_IN = {"countersign.dev/injection": "enabled"}
 
 
-class MemoryCluster:
-    """The API server's state. ``kube`` and ``cache`` are the authority's two views, ``events`` what people would see."""
+def obj(
+    resource: kube.Resource, name: str, spec: Any = None, namespace: str | None = None, **more: Any
+) -> dict[str, Any]:
+    """An object; ``more`` goes to metadata, but for ``status``, ``data`` and the like."""
+    meta: dict[str, Any] = {
+        "name": name,
+        "uid": f"uid-{name}",
+        "generation": 1,
+        "creationTimestamp": "2026-11-24T10:00:00Z",
+    }
+    if namespace is not None:
+        meta["namespace"] = namespace
+    found: dict[str, Any] = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": meta}
+    if spec is not None:
+        found["spec"] = spec
+    for key, value in more.items():
+        (found if key in ("status", "data", "webhooks", "type") else meta)[key] = value
+    return found
 
-    def __init__(self) -> None:
-        self.objects: dict[tuple[str, str | None, str], dict[str, Any]] = {}
-        self.tokens: dict[str, TokenReview] = {}
-        self.down = False
-        self.calls: list[tuple[str, str]] = []
-        self.before: dict[tuple[str, str], Callable[[], None]] = {}
-        """By verb and resource: what happens just before such a call, once."""
-        self._versions = itertools.count(1)
-        self._applied: dict[tuple[str, str | None, str, str], dict[str, Any]] = {}
-        self.kube = MemoryKube(self)
-        self.cache = MemoryCache(self)
-        self.events = MemoryEvents()
 
-    def put(self, resource: Resource, obj: dict[str, Any]) -> dict[str, Any]:
-        """Make or replace an object as a person would; the status is kept unless it is given."""
-        key = self.key(resource, obj["metadata"]["name"], obj["metadata"].get("namespace"))
-        old = self.objects.get(key)
-        new = {"apiVersion": resource.api_version, "kind": resource.kind, **copy.deepcopy(obj)}
-        meta = new["metadata"]
-        meta.setdefault("uid", old["metadata"]["uid"] if old else f"uid-{resource.kind.lower()}-{meta['name']}")
-        meta["generation"] = old["metadata"]["generation"] + 1 if old else 1
-        meta.setdefault("creationTimestamp", "2026-11-24T11:00:00Z")
-        if old is not None and "status" in old:
-            new.setdefault("status", old["status"])
-        return self._store(resource, key, new, "MODIFIED" if old else "ADDED")
+def ready(reason: str = "Ready", *, kind: str = "Ready", status: str = "True", message: str = "") -> dict[str, Any]:
+    return {"conditions": [{"type": kind, "status": status, "reason": reason, "message": message}]}
 
-    def edit(self, resource: Resource, name: str, namespace: str | None = None, **spec: Any) -> dict[str, Any]:
-        """Change members of an object's spec."""
-        found = copy.deepcopy(self.objects[self.key(resource, name, namespace)])
-        found["spec"] = {k: v for k, v in (found["spec"] | spec).items() if v is not None}
-        return self.put(resource, found)
 
-    def drop(self, resource: Resource, name: str, namespace: str | None = None) -> None:
-        """Delete an object."""
-        gone = self.objects.pop(self.key(resource, name, namespace))
-        self.cache.tell(resource, "DELETED", gone)
+def namespace(name: str = "billing", labels: dict[str, str] | None = None, **more: Any) -> dict[str, Any]:
+    every = {"kubernetes.io/metadata.name": name, **(OPTED_IN if labels is None else labels)}
+    return obj(kube.NAMESPACES, name, labels=every, **more)
 
-    def going(self, resource: Resource, name: str, namespace: str | None = None) -> None:
-        """Begin the deletion of an object that something still holds."""
-        found = copy.deepcopy(self.objects[self.key(resource, name, namespace)])
-        found["metadata"]["deletionTimestamp"] = "2026-11-24T12:00:00Z"
-        self.put(resource, found)
 
-    def find(self, resource: Resource, name: str, namespace: str | None = None) -> dict[str, Any]:
-        """Return an object."""
-        return self.objects[self.key(resource, name, namespace)]
+def issuer(name: str = "default", **spec: Any) -> dict[str, Any]:
+    more = {key: spec.pop(key) for key in ("status", "creationTimestamp", "deletionTimestamp") if key in spec}
+    more.setdefault("status", ready())
+    return obj(kube.IDENTITY_ISSUERS, name, {"trustDomain": "agents.example.com", "type": "Embedded", **spec}, **more)
 
-    def all(self, resource: Resource) -> Objects:
-        """Return the objects of a kind."""
-        return [obj for (plural, _, _), obj in self.objects.items() if plural == resource.plural]
 
-    @staticmethod
-    def key(resource: Resource, name: str, namespace: str | None) -> tuple[str, str | None, str]:
-        return resource.plural, namespace if resource.namespaced else None, name
+def account(name: str = "refund-agent", where: str = "billing") -> dict[str, Any]:
+    return obj(kube.SERVICE_ACCOUNTS, name, None, where)
 
-    def apply_status(self, resource: Resource, body: dict[str, Any], manager: str) -> dict[str, Any]:
-        """Apply a status: what this manager said before and no longer says goes away; conditions merge by type."""
-        meta = body["metadata"]
-        key = self.key(resource, meta["name"], meta.get("namespace"))
-        found = self.objects.get(key)
-        if found is None:
-            raise NotFound(f"{meta['name']} not found")
-        for name in ("uid", "resourceVersion"):
-            if name in meta and meta[name] != found["metadata"][name]:
-                raise Conflict(f"{meta['name']}: {name} is another")
-        before = self._applied.get((*key, manager), {})
-        status = {k: v for k, v in (found.get("status") or {}).items() if k not in before or k == "conditions"}
-        mine = {one["type"] for one in before.get("conditions", ())}
-        wanted = copy.deepcopy(body["status"])
-        named = {one["type"] for one in wanted.get("conditions", ())}
-        others = [one for one in status.get("conditions", ()) if one["type"] not in mine | named]
-        status |= wanted
-        status["conditions"] = others + wanted.get("conditions", [])
-        self._applied[(*key, manager)] = wanted
-        return copy.deepcopy(self._store(resource, key, found | {"status": status}, "MODIFIED"))
 
-    def _store(
-        self, resource: Resource, key: tuple[str, str | None, str], obj: dict[str, Any], kind: str
-    ) -> dict[str, Any]:
-        kept = copy.deepcopy(obj)
-        kept["metadata"]["resourceVersion"] = str(next(self._versions))
-        self.objects[key] = kept
-        self.cache.tell(resource, kind, kept)
-        return kept
+def identity(name: str = "refund-agent", where: str = "billing", **spec: Any) -> dict[str, Any]:
+    return obj(kube.AGENT_IDENTITIES, name, {"serviceAccountName": "refund-agent", **spec}, where)
+
+
+def pod(name: str = "refund-1", where: str = "billing", *, signer: bool = True, **more: Any) -> dict[str, Any]:
+    spec: dict[str, Any] = {
+        "serviceAccountName": "refund-agent",
+        "nodeName": "worker-1",
+        "containers": [{"name": "agent", "image": more.pop("image", "agent:1")}],
+    }
+    if signer:
+        spec["initContainers"] = [{"name": "countersign-signer", "image": "countersign:1"}]
+    more.setdefault("labels", {"app": "refund-agent"})
+    more.setdefault("status", {"phase": "Running", **ready()})
+    return obj(kube.PODS, name, spec, where, **more)
+
+
+def pool(name: str = "racks", **spec: Any) -> dict[str, Any]:
+    return obj(kube.DEVICE_POOLS, name, {"assurance": "Software", **spec})
+
+
+def device(name: str = "worker-1", **spec: Any) -> dict[str, Any]:
+    more = {key: spec.pop(key) for key in ("status", "uid", "deletionTimestamp") if key in spec}
+    binding = {"type": "Node", "node": {"name": name}}
+    every = {"poolRef": {"name": "racks"}, "binding": binding, "state": "Approved", **spec}
+    return obj(kube.DEVICES, name, every, **more)
+
+
+def instance(name: str = "refund-agent-7f9c4", **spec: Any) -> dict[str, Any]:
+    more = {key: spec.pop(key) for key in ("status", "deletionTimestamp") if key in spec}
+    attested = ready("Attested", kind="Attested", message="attested under pool racks")
+    more.setdefault("status", {"certificate": {"notAfter": "2026-11-24T13:00:00Z"}, **attested})
+    every = {
+        "agentRef": {"name": "refund-agent", "uid": "uid-refund-agent"},
+        "deviceRef": {"name": "worker-1", "uid": "uid-worker-1"},
+        "type": "Pod",
+        "pod": {"name": "refund-1", "uid": "uid-refund-1", "nodeName": "worker-1"},
+        "state": "Active",
+        **spec,
+    }
+    return obj(kube.AGENT_INSTANCES, name, every, "billing", **more)
+
+
+def server(name: str = "stripe", where: str = "billing", **spec: Any) -> dict[str, Any]:
+    more = {key: spec.pop(key) for key in ("creationTimestamp", "deletionTimestamp", "status") if key in spec}
+    tools = [{"name": "get_charge", "access": "ReadOnly", "inputSchema": {"type": "object"}}]
+    every = {"audience": "https://tools.billing.svc/stripe", "protocol": "MCP", "tools": tools, **spec}
+    return obj(kube.TOOL_SERVERS, name, every, where, **more)
+
+
+def rule(name: str = "read", **more: Any) -> dict[str, Any]:
+    return {"name": name, "effect": "Allow", "tools": [{"server": {"name": "stripe"}}], **more}
+
+
+def policy(*rules: dict[str, Any], name: str = "refunds", where: str | None = "billing", **spec: Any) -> dict[str, Any]:
+    resource = kube.CLUSTER_TOOL_POLICIES if where is None else kube.TOOL_POLICIES
+    return obj(resource, name, {"rules": list(rules), **spec}, where)
+
+
+RESOURCES = {one.kind: one for one in vars(kube).values() if isinstance(one, kube.Resource)}
 
 
 class MemoryKube:
-    """``kube.Kube``, as far as the authority calls it, with the rights of its ServiceAccount."""
+    """What ``kube.Kube`` does, for objects in a dict: versions, conflicts, one manager's server-side apply."""
 
-    def __init__(self, cluster: MemoryCluster) -> None:
-        self._cluster = cluster
+    def __init__(self, *objects: dict[str, Any]) -> None:
+        self.objects: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self.calls: list[tuple[str, str, str]] = []
+        self.changed = asyncio.Event()
+        self._versions = itertools.count(1)
+        for one in objects:
+            self.put(one)
 
-    async def aclose(self) -> None:
-        """Nothing is open."""
+    def put(self, found: dict[str, Any]) -> dict[str, Any]:
+        """Store an object as if somebody else had written it."""
+        self.changed.set()
+        kept = copy.deepcopy(found)
+        kept["metadata"]["resourceVersion"] = str(next(self._versions))
+        self.objects[_key(RESOURCES[kept["kind"]], kept["metadata"]["name"], kept["metadata"].get("namespace"))] = kept
+        return copy.deepcopy(kept)
 
-    async def get(self, resource: Resource, name: str, namespace: str | None = None) -> dict[str, Any]:
-        self._ask("get", resource.plural, namespace)
-        resource.path(name, namespace)
-        found = self._cluster.objects.get(self._cluster.key(resource, name, namespace))
-        if found is None:
-            raise NotFound(f"{name} not found")
-        return copy.deepcopy(found)
+    def remove(self, found: dict[str, Any]) -> None:
+        meta = found["metadata"]
+        del self.objects[_key(RESOURCES[found["kind"]], meta["name"], meta.get("namespace"))]
 
-    async def create(self, resource: Resource, body: dict[str, Any]) -> dict[str, Any]:
-        meta = body["metadata"]
-        self._ask("create", resource.plural, meta.get("namespace"))
-        key = self._cluster.key(resource, meta["name"], meta.get("namespace"))
-        if key in self._cluster.objects:
-            raise Conflict(f"{meta['name']} already exists")
-        return copy.deepcopy(self._cluster.put(resource, body))
+    async def get(self, resource: kube.Resource, name: str, namespace: str | None = None) -> dict[str, Any]:
+        try:
+            return copy.deepcopy(self.objects[_key(resource, name, namespace)])
+        except KeyError:
+            raise NotFound(f"get {resource.plural} {name}") from None
 
-    async def apply_status(self, resource: Resource, body: dict[str, Any], manager: str) -> dict[str, Any]:
-        self._ask("patch", f"{resource.plural}/status", body["metadata"].get("namespace"))
-        return self._cluster.apply_status(resource, body, manager)
+    async def list_version(self, resource: kube.Resource) -> tuple[list[dict[str, Any]], str]:
+        found = [copy.deepcopy(one) for key, one in self.objects.items() if key[0] == resource.plural]
+        return found, str(next(self._versions))
 
-    async def review_token(self, token: str, audiences: Sequence[str]) -> TokenReview:
-        self._ask("create", "tokenreviews", None)
-        assert list(audiences) == ["countersign.dev"]
-        return self._cluster.tokens.get(token, TokenReview(authenticated=False))
+    async def create(self, resource: kube.Resource, body: Mapping[str, Any]) -> dict[str, Any]:
+        self._call("create", resource, body)
+        if _key_of(resource, body) in self.objects:
+            raise Conflict("exists")
+        return self.put(dict(body))
 
-    def _ask(self, verb: str, what: str, namespace: str | None) -> None:
-        self._cluster.calls.append((verb, what))
-        if happens := self._cluster.before.pop((verb, what), None):
-            happens()
-        if self._cluster.down:
-            raise KubeError("the API server does not answer")
-        own = OWN_RIGHTS if namespace == OWN_NAMESPACE else {}
-        if verb not in RIGHTS.get(what, set()) | own.get(what, set()):
-            raise KubeError(f"the authority may not {verb} {what}", status=403, reason="Forbidden")
+    async def replace(self, resource: kube.Resource, body: Mapping[str, Any]) -> dict[str, Any]:
+        self._call("replace", resource, body)
+        self._at_version(resource, body)
+        return self.put(dict(body))
 
+    async def apply(self, resource: kube.Resource, body: Mapping[str, Any], manager: str) -> dict[str, Any]:
+        self._call("apply", resource, body)
+        assert manager == "countersign-operator"
+        return self.put({**self.objects.get(_key_of(resource, body), {}), **body})
 
-class MemoryCache:
-    """``kube.WatchCache``: everything that is in the cluster, at once, or not at all when a test says so."""
+    async def apply_status(self, resource: kube.Resource, body: Mapping[str, Any], manager: str) -> dict[str, Any]:
+        self._call("status", resource, body)
+        assert manager == "countersign-operator"
+        there = self._at_version(resource, body)
+        status, before = body["status"], there.get("status") or {}
+        if resource is kube.AGENT_INSTANCES:
+            ours = {one["type"] for one in status["conditions"]}
+            others = [one for one in before.get("conditions") or [] if one["type"] not in ours]
+            status = {**before, "conditions": [*others, *status["conditions"]]}
+        return self.put({**there, "status": status})
 
-    def __init__(self, cluster: MemoryCluster) -> None:
-        self._cluster = cluster
-        self.synced = True
-        self.stale_kinds: list[str] = []
-        self.hidden: set[str] = set()
-        """Plural names of kinds whose news have not come yet."""
-        self._indexes: dict[tuple[str, str], Callable[[dict[str, Any]], Iterable[str]]] = {}
-        self._callbacks: list[Callable[[Resource, str, dict[str, Any]], None]] = []
+    async def patch(
+        self, resource: kube.Resource, name: str, patch: Any, namespace: str | None = None
+    ) -> dict[str, Any]:
+        self.calls.append(("patch", resource.kind, name))
+        there = await self.get(resource, name, namespace)
+        if isinstance(patch, list):
+            for one in patch:
+                *path, last = [int(step) if step.isdigit() else step for step in one["path"].split("/")[1:]]
+                target: Any = there
+                for step in path:
+                    target = target[step]
+                if one["op"] == "test":
+                    assert target[last] == one["value"]
+                else:
+                    target[last] = one["value"]
+            return self.put(there)
+        if patch["metadata"]["resourceVersion"] != there["metadata"]["resourceVersion"]:
+            raise Conflict("other version")
+        return self.put({**there, "spec": {**there["spec"], **patch["spec"]}})
 
-    async def start(self) -> None:
-        """Nothing is listed: everything is there."""
+    async def delete(
+        self, resource: kube.Resource, name: str, namespace: str | None = None, *, uid: str | None = None
+    ) -> None:
+        self.calls.append(("delete", resource.kind, name))
+        there = await self.get(resource, name, namespace)
+        if uid is not None and there["metadata"]["uid"] != uid:
+            raise Conflict("other uid")
+        del self.objects[_key(resource, name, namespace)]
 
-    async def wait_synced(self) -> None:
-        """Everything is there."""
+    def _call(self, verb: str, resource: kube.Resource, body: Mapping[str, Any]) -> None:
+        self.calls.append((verb, resource.kind, body["metadata"]["name"]))
 
-    async def aclose(self) -> None:
-        """Nothing is open."""
-
-    def stale(self, max_age_seconds: float) -> list[str]:
-        del max_age_seconds
-        return [*self.stale_kinds]
-
-    def get(self, resource: Resource, name: str, namespace: str | None = None) -> dict[str, Any] | None:
-        if resource.plural in self.hidden:
-            return None
-        return self._cluster.objects.get(self._cluster.key(resource, name, namespace))
-
-    def list(self, resource: Resource, namespace: str | None = None) -> Objects:
-        if resource.plural in self.hidden:
-            return []
-        return [
-            one for one in self._cluster.all(resource) if namespace in (None, one["metadata"].get("namespace"))
-        ]
-
-    def add_index(self, resource: Resource, name: str, fn: Callable[[dict[str, Any]], Iterable[str]]) -> None:
-        self._indexes[resource.plural, name] = fn
-
-    def by_index(self, resource: Resource, name: str, value: str) -> Objects:
-        fn = self._indexes[resource.plural, name]
-        return [one for one in self.list(resource) if value in fn(one)]
-
-    def subscribe(self, callback: Callable[[Resource, str, dict[str, Any]], None]) -> None:
-        self._callbacks.append(callback)
-
-    def tell(self, resource: Resource, kind: str, obj: dict[str, Any]) -> None:
-        for callback in self._callbacks:
-            callback(resource, kind, obj)
-
-
-class MemoryEvents:
-    """``kube.EventRecorder``: what would be told, by kind and name of the object."""
-
-    def __init__(self) -> None:
-        self.told: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
-
-    async def emit(self, about: dict[str, Any], type: str, reason: str, note: str) -> None:
-        self.told[f"{about['kind']}/{about['metadata']['name']}"].append((type, reason, note))
-
-    def reasons(self, about: str) -> list[str]:
-        """Return the reasons told of one object, in order."""
-        return [reason for _, reason, _ in self.told[about]]
+    def _at_version(self, resource: kube.Resource, body: Mapping[str, Any]) -> dict[str, Any]:
+        there = self.objects.get(_key_of(resource, body))
+        if there is None:
+            raise NotFound("gone")
+        if body["metadata"]["resourceVersion"] != there["metadata"]["resourceVersion"]:
+            raise Conflict("other version")
+        return there
 
 
+def _key(resource: kube.Resource, name: str, namespace: str | None) -> tuple[str, str, str]:
+    return resource.plural, namespace or "", name
+
+
+def _key_of(resource: kube.Resource, body: Mapping[str, Any]) -> tuple[str, str, str]:
+    return _key(resource, body["metadata"]["name"], body["metadata"].get("namespace"))

@@ -6,7 +6,7 @@ import base64
 import json
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from support.attestation import NOW, make_ca
-from support.cluster import OWN_NAMESPACE, MemoryCluster
+from support.memory_cluster import OWN_NAMESPACE, MemoryCluster
 
 from countersign import kube
 from countersign.acme import jwk_of, key_authorization, sign, thumbprint, to_base64url
@@ -30,6 +30,7 @@ from countersign.signer.csr import build_csr
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from datetime import datetime
     from pathlib import Path
 
     from fastapi import FastAPI
@@ -434,5 +435,3 @@ class AcmeOrder:
 
     async def read(self) -> dict[str, Any]:
         return dict((await self.account.post(self.url, None)).json())
-
-

@@ -180,7 +180,7 @@ def test_a_header_names_no_tool_that_the_body_does_not() -> None:
 
 
 def test_headers_of_arguments_must_agree_in_every_version() -> None:
-    region = {"arguments": {"region": "eu"}}
+    region: dict[str, Any] = {"arguments": {"region": "eu"}}
     assert parse_mcp(call(("mcp-param-region", "eu"), **region), path=None, input_schemas=SCHEMAS).tool
     assert code_of(call(("mcp-param-region", "us"), **region)) == "mcp.header_mismatch"
     assert code_of(call(("mcp-param-query", "x"), arguments={"query": "x"})) == "mcp.header_mismatch"

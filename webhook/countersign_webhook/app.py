@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from countersign_webhook.decide.catalogue import CatalogueEndpoint
+from countersign_webhook.decide.http import target_of
 from countersign_webhook.decide.public import public_app
 from countersign_webhook.decide.token import TokenEndpoint
 
@@ -16,7 +17,7 @@ __all__ = ["CallsApp"]
 
 
 class CallsApp:
-    """Sends a request to its endpoint by its exact path."""
+    """Sends a request to its endpoint by its exact path as received: that is what was signed."""
 
     def __init__(self, context: WebhookContext) -> None:
         """Make the endpoints."""
@@ -25,5 +26,5 @@ class CallsApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        endpoint = self._signed.get(scope.get("path", "")) if scope["type"] == "http" else None
+        endpoint = self._signed.get(target_of(scope).partition("?")[0]) if scope["type"] == "http" else None
         await (endpoint or self._public)(scope, receive, send)

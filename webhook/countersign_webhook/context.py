@@ -6,8 +6,6 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from countersign.kube.injection import InjectionSettings
-
 from countersign.audit import AuditLog
 from countersign.clock import SystemClock
 from countersign.errors import Unavailable
@@ -26,6 +24,7 @@ from countersign.kube import (
     Kube,
     WatchCache,
 )
+from countersign.kube.injection import InjectionSettings
 from countersign.wire import MemoryReplayCache, Nonces
 from countersign_webhook.decide.facts import Registry
 from countersign_webhook.decide.limit import RateLimit
@@ -101,11 +100,16 @@ class WebhookContext:
             notices=notices,
             registry=Registry(source),
             book=RuleBook(source, metrics, grants=settings.grants, issuer=settings.issuer),
-            recorder=Recorder(audit),
+            recorder=Recorder(audit, seconds=settings.decide.timeout_seconds),
             metrics=metrics,
-            injection=InjectionSettings(image=settings.injection.image, version=settings.injection.version),
+            # No former_images: what is made now gets this release's signer, also where somebody wrote an older one down.
+            injection=InjectionSettings(
+                image=settings.injection.image,
+                version=settings.injection.version,
+                token_audience=settings.token_audience,
+            ),
             nonces=Nonces(os.urandom(_NONCE_KEY_BYTES)),
-            replay=MemoryReplayCache(),
+            replay=MemoryReplayCache(epoch=int(clock.now().timestamp())),
             instance_rate=RateLimit(clock, rate=limits.instance_rate, burst=limits.instance_burst),
             address_rate=RateLimit(clock, rate=limits.address_rate, burst=limits.address_burst),
             _closing=closing,

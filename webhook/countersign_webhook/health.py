@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+
+from countersign_webhook.absent import no_such_route
 
 if TYPE_CHECKING:
     from countersign_webhook.context import WebhookContext
@@ -15,7 +18,8 @@ __all__ = ["health_app"]
 
 def health_app(context: WebhookContext) -> FastAPI:
     """Return the application of the health port."""
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    app.add_exception_handler(HTTPException, no_such_route)
 
     @app.get("/healthz")
     async def healthz() -> Response:

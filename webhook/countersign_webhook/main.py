@@ -82,8 +82,10 @@ class Ports:
         ]
         tls = [file.context for file in self.files]
         self.calls = Port(CallsApp(context), host=calls.host, port=calls.port, tls=tls[1], connections=limit)
-        self.admission = Port(admission_app(context), host=admission.host, port=admission.port, tls=tls[0])
-        self.health = Port(health_app(context), host=settings.health.host, port=settings.health.port)
+        self.admission = Port(
+            admission_app(context), host=admission.host, port=admission.port, tls=tls[0], connections=limit
+        )
+        self.health = Port(health_app(context), host=settings.health.host, port=settings.health.port, connections=limit)
 
     async def start(self) -> None:
         """Listen."""

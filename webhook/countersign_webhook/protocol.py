@@ -96,6 +96,12 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._fed = 0
 
+    def on_response_complete(self) -> None:
+        """End a connection whose request was answered before its end: the rest is nobody's to wait for."""
+        if not self.pipeline and self.cycle.more_body:
+            self.transport.close()
+        super().on_response_complete()
+
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP with the problem document that everything else gets."""
         del msg
@@ -119,7 +125,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: HTTPStatus, code: str) -> None:
         self._end_head()
-        if self.cycle is None or self.cycle.response_complete:
+        # There is none before the first request, whatever its type says.
+        if self.cycle is None or self.cycle.response_complete:  # type: ignore[redundant-expr]
             body = problem(code)[2]
             head = (
                 f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/problem+json\r\n"

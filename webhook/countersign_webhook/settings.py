@@ -62,7 +62,7 @@ class AudienceGrant(_Block):
 
 
 class Injection(_Block):
-    """The sidecar that is injected."""
+    """The sidecar that is injected, by which the authority knows it again: its settings have the same block."""
 
     image: str = Field(min_length=1)
     version: str = Field(min_length=1)
@@ -96,7 +96,10 @@ class Decide(_Block):
 
 
 class WebhookSettings(BaseSettings):
-    """Everything that can be set; unknown keys are refused. ``issuer`` is also the base URL that signers are given."""
+    """Everything that can be set; unknown keys are refused. ``issuer`` is also the base URL that signers are given.
+
+    ``token_audience`` is that of the injected ServiceAccount token; the authority's setting of this name is the same.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix="COUNTERSIGN_WEBHOOK_", env_nested_delimiter="__", extra="forbid", frozen=True
@@ -106,6 +109,7 @@ class WebhookSettings(BaseSettings):
     namespace: str = "countersign-system"
     cluster: str = Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?$")
     issuer: str
+    token_audience: str = Field(default="countersign.dev", min_length=1)
     admission: Admission
     calls: Calls
     health: Health = Health()

@@ -128,3 +128,36 @@ resources:
 {{- end }}
 {{ include "countersign.probes" .root }}
 {{- end -}}
+
+{{/* Where a process keeps what must outlive its pod. Call with (dict "root" $ "process" "authority"). */}}
+{{- define "countersign.stateVolume" -}}
+{{- if eq (index .root.Values .process).storage.type "PersistentVolumeClaim" -}}
+persistentVolumeClaim: {claimName: countersign-{{ .process }}}
+{{- else -}}
+emptyDir: {}
+{{- end -}}
+{{- end -}}
+
+{{/* Kept when the release is uninstalled: what was issued and decided is not forgotten by accident. */}}
+{{- define "countersign.claim" -}}
+{{- $storage := (index .root.Values .process).storage -}}
+{{- if eq $storage.type "PersistentVolumeClaim" -}}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata:
+  name: countersign-{{ .process }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- include "countersign.labels" .root | nindent 4 }}
+  annotations:
+    helm.sh/resource-policy: keep
+spec:
+  accessModes: [ReadWriteOnce]
+  {{- with $storage.storageClassName }}
+  storageClassName: {{ . }}
+  {{- end }}
+  resources:
+    requests: {storage: {{ $storage.size }}}
+{{- end -}}
+{{- end -}}

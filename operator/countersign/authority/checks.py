@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from countersign.attest import TpmtPublic, verify_ak, verify_ek, verify_key_proof
 from countersign.authority.cluster import condition, is_going, is_live
-from countersign.authority.exam import AttestRequest, Exam, SecretRequest, from_base64, read_request
+from countersign.authority.exam import AttestRequest, Exam, SecretRequest, from_base64, got, read_request
 from countersign.authority.trust import ASSURANCE, EkFacts, exposed_to, model_denied
 from countersign.errors import Denied, Unavailable
 from countersign.kube.injection import injection_faults, select_identities
@@ -24,6 +24,7 @@ __all__ = ["ATTEST_STEPS", "COMMIT_STEPS", "SECRET_STEPS", "EnrolmentStep", "sec
 
 EnrolmentStep = Callable[[Exam], Awaitable[None]]
 _OPT_IN: Final = "countersign.dev/injection"
+_ENABLED: Final = "enabled"
 
 
 # 1: what came
@@ -76,7 +77,7 @@ async def pod_exists(exam: Exam) -> None:
     """3: the pod exists now and is not being deleted."""
     review = exam.review
     exam.cluster.require_fresh()
-    pod = await exam.cluster.pod(review.namespace or "", review.pod_name or "")
+    pod = await exam.cluster.pod(got(review.namespace), got(review.pod_name))
     exam.learn(pod=pod)
     if pod is None or is_going(pod):
         raise Denied("attest.pod_gone", f"pod {review.namespace}/{review.pod_name} is gone or going")
@@ -100,8 +101,8 @@ async def pod_on_node_of_token(exam: Exam) -> None:
 
 async def identity_exists(exam: Exam) -> None:
     """4: an AgentIdentity selects the pod."""
-    labels = _labels(exam)
-    exam.identities = select_identities(exam.pod, exam.cluster.identities(_namespace(exam)), labels)
+    asked = {_OPT_IN: _ENABLED}  # whether the namespace opted in is a later question, with a code of its own
+    exam.identities = select_identities(exam.pod, exam.cluster.identities(_namespace(exam)), asked)
     if not exam.identities:
         raise Denied("attest.identity_none", "no AgentIdentity selects this pod")
 
@@ -138,7 +139,7 @@ async def pod_injected(exam: Exam) -> None:
     """4: the namespace opted in, and the pod is what injection makes of it, unless the identity brings its own signer."""
     if (exam.identity["spec"].get("signer") or {}).get("injection", "Sidecar") == "None":
         return
-    if _labels(exam).get(_OPT_IN) != "enabled":
+    if _labels(exam).get(_OPT_IN) != _ENABLED:
         raise Denied("attest.not_injected", "the namespace is not opted in")
     if faults := injection_faults(exam.pod, exam.identity, exam.injection):
         raise Denied("attest.not_injected", "; ".join(faults)[:512])

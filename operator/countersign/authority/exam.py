@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from countersign.kube import TokenReview
     from countersign.kube.injection import InjectionSettings
 
-__all__ = ["MAX_BODY", "AttestRequest", "Exam", "SecretRequest", "from_base64", "read_request"]
+__all__ = ["MAX_BODY", "AttestRequest", "Exam", "SecretRequest", "from_base64", "got", "read_request"]
 
 MAX_BODY: Final = 65536
 _MAX_CERTIFICATES: Final = 8
@@ -105,12 +105,12 @@ class Exam:
     @property
     def review(self) -> TokenReview:
         """What the API server said about the token."""
-        return _got(self._review)
+        return got(self._review)
 
     @property
     def pod(self) -> dict[str, Any]:
         """The pod as it is now."""
-        return _got(self._pod)
+        return got(self._pod)
 
     @property
     def authenticated(self) -> bool:
@@ -120,17 +120,17 @@ class Exam:
     @property
     def pod_uid(self) -> str:
         """The uid that the token is bound to."""
-        return _got(self.review.pod_uid)
+        return got(self.review.pod_uid)
 
     @property
     def identity(self) -> dict[str, Any]:
         """The AgentIdentity that selects the pod."""
-        return _got(self.identities[0] if self.identities else None)
+        return got(self.identities[0] if self.identities else None)
 
     @property
     def issuer(self) -> dict[str, Any]:
         """The identity's IdentityIssuer."""
-        return _got(self._issuer)
+        return got(self._issuer)
 
     @property
     def known_issuer(self) -> dict[str, Any] | None:
@@ -145,12 +145,12 @@ class Exam:
     @property
     def ek(self) -> EkFacts:
         """What is known of the endorsement key."""
-        return _got(self._ek)
+        return got(self._ek)
 
     @property
     def device(self) -> dict[str, Any]:
         """The Device with that endorsement key."""
-        return _got(self.devices[0] if self.devices else None)
+        return got(self.devices[0] if self.devices else None)
 
     @property
     def pool(self) -> dict[str, Any] | None:
@@ -160,7 +160,7 @@ class Exam:
     @property
     def ak(self) -> VerifiedAk:
         """The AK whose creation was proven."""
-        return _got(self._ak)
+        return got(self._ak)
 
     @property
     def ak_name(self) -> bytes:
@@ -170,12 +170,12 @@ class Exam:
     @property
     def pending(self) -> SecretRecord:
         """What was kept when the credential was handed out."""
-        return _got(self._pending)
+        return got(self._pending)
 
     @property
     def key(self) -> ec.EllipticCurvePublicKey:
         """The instance key that was proven."""
-        return _got(self._key)
+        return got(self._key)
 
     def learn(self, **found: Any) -> None:
         """Keep what a check found, under the property's name."""
@@ -209,7 +209,7 @@ def from_base64(text: str) -> bytes:
     return data
 
 
-def _got(value: _T | None) -> _T:
+def got(value: _T | None) -> _T:
     """Refuse to go on without what an earlier check must have found."""
     if value is None:
         raise Unavailable("attest.failed", "a check that finds what this one needs was left out")

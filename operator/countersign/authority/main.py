@@ -18,7 +18,6 @@ __all__ = ["command"]
 _EPILOG = "Example:  countersign authority --config /etc/countersign/authority.yaml"
 
 command = typer.Typer(
-    help="Serve the attestation CA and the ACME CA.",
     epilog=_EPILOG,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -30,7 +29,7 @@ def run(
         Path | None, typer.Option(help="YAML settings; the environment (COUNTERSIGN_AUTHORITY_…) wins over it.")
     ] = None,
 ) -> None:
-    """Serve until SIGTERM.
+    """Serve the attestation CA and the ACME CA until SIGTERM.
 
     Settings: kubeconfig, namespace, cluster, url, listen (host, port, tls_cert, tls_key), health (host, port),
     database_url, token_audience, audit (directory), injection (image, version).

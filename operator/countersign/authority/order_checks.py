@@ -9,7 +9,7 @@ import hmac
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -17,6 +17,7 @@ from countersign.acme import AcmeProblem, NewOrder, permanent_identifier
 from countersign.attest import attestation_object, verify_csr, verify_statement
 from countersign.authority.checks import refuse_unapproved
 from countersign.authority.cluster import condition, is_going, is_live
+from countersign.authority.exam import got
 from countersign.errors import Denied, Unavailable
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CHALLENGE_STEPS", "FINALIZE_STEPS", "ORDER_STEPS", "OrderExam", "OrderStep"]
 
-_T = TypeVar("_T")
 _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")
 """What a Kubernetes name of ours is made of: anything else is not even asked for."""
 
@@ -100,7 +100,7 @@ async def identifier_of_this_cluster(exam: OrderExam) -> None:
 async def instance_known(exam: OrderExam) -> None:
     """instance: exists, and is the one that the order was made for."""
     exam.cluster.require_fresh()
-    exam.instance = await exam.cluster.instance(_got(exam.namespace or None), _got(exam.name or None))
+    exam.instance = await exam.cluster.instance(got(exam.namespace or None), got(exam.name or None))
     if exam.instance is None or is_going(exam.instance):
         raise Denied("attest.instance_unknown", "no such AgentInstance")
     if exam.order is not None and exam.instance["metadata"]["uid"] != exam.order.instance_uid:
@@ -109,13 +109,13 @@ async def instance_known(exam: OrderExam) -> None:
 
 async def instance_active(exam: OrderExam) -> None:
     """instance: is Active."""
-    if not is_live(_got(exam.instance)):
+    if not is_live(got(exam.instance)):
         raise Denied("attest.instance_inactive", "the AgentInstance is revoked")
 
 
 async def instance_of_this_issuer(exam: OrderExam) -> None:
     """instance: its agent exists and names this directory's issuer; any other is not told that it exists."""
-    agent = _got(exam.instance)["spec"]["agentRef"]
+    agent = got(exam.instance)["spec"]["agentRef"]
     exam.identity = exam.cluster.identity(exam.namespace, agent["name"])
     if exam.identity is None or exam.identity["metadata"]["uid"] != agent["uid"]:
         raise Denied("attest.instance_unknown", "the instance's AgentIdentity is gone")
@@ -125,7 +125,7 @@ async def instance_of_this_issuer(exam: OrderExam) -> None:
 
 async def device_still_approved(exam: OrderExam) -> None:
     """device: exists and is Approved now."""
-    ref = _got(exam.instance)["spec"]["deviceRef"]
+    ref = got(exam.instance)["spec"]["deviceRef"]
     device = await exam.cluster.device(ref["name"])
     if device is None or is_going(device) or device["metadata"]["uid"] != ref["uid"]:
         raise Denied("attest.device_unknown", "the instance's Device is gone")
@@ -142,7 +142,7 @@ async def statement_present(exam: OrderExam) -> None:
 
 async def statement_verified(exam: OrderExam) -> None:
     """statement: is good (a sequence of its own, ``attest.STATEMENT_STEPS``)."""
-    order = _got(exam.order)
+    order = got(exam.order)
     evidence = verify_statement(
         exam.statement,
         key_authorization=exam.key_authorization,
@@ -165,25 +165,25 @@ async def ak_on_record(exam: OrderExam) -> None:
 
 async def ak_unrevoked(exam: OrderExam) -> None:
     """AK: no later enrolment of the instance has taken its place."""
-    if _got(exam.ak).revoked is not None:
+    if got(exam.ak).revoked is not None:
         raise Denied("attest.chain", "the AK certificate was revoked by a later enrolment")
 
 
 async def ak_unexpired(exam: OrderExam) -> None:
     """AK: its certificate has not expired since."""
-    if exam.now.timestamp() >= _got(exam.ak).expires:
+    if exam.now.timestamp() >= got(exam.ak).expires:
         raise Denied("attest.chain", "the AK certificate has expired")
 
 
 async def ak_of_instance(exam: OrderExam) -> None:
     """AK: its certificate was made for this very instance."""
-    if _got(exam.ak).instance_uid != _got(exam.order).instance_uid:
+    if got(exam.ak).instance_uid != got(exam.order).instance_uid:
         raise Denied("attest.identifier_mismatch", "the AK certificate was made for another instance")
 
 
 async def key_of_secret(exam: OrderExam) -> None:
     """key: is the one that ``/secret`` tied to the instance."""
-    if not hmac.compare_digest(_got(exam.ak).key_spki, exam.spki):
+    if not hmac.compare_digest(got(exam.ak).key_spki, exam.spki):
         raise Denied("attest.csr_key", "the certified key is not the one that was proven at /secret")
 
 
@@ -192,7 +192,7 @@ async def key_of_secret(exam: OrderExam) -> None:
 
 async def csr_verified(exam: OrderExam) -> None:
     """csr: is the attested key's and names nothing (a sequence of its own, ``attest.CSR_STEPS``)."""
-    csr = verify_csr(exam.csr, attested_spki=exam.spki, identifier=_got(exam.order).identifier)
+    csr = verify_csr(exam.csr, attested_spki=exam.spki, identifier=got(exam.order).identifier)
     key = csr.public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise Denied("attest.csr_key", "an instance key is P-256")
@@ -225,9 +225,3 @@ CHALLENGE_STEPS: Final[tuple[OrderStep, ...]] = (
 
 FINALIZE_STEPS: Final[tuple[OrderStep, ...]] = (*_INSTANCE, device_still_approved, *_AK, csr_verified, issuer_signs)
 """finalize: instance, device and AK again, then the CSR."""
-
-
-def _got(value: _T | None) -> _T:
-    if value is None:
-        raise Unavailable("attest.failed", "a check that finds what this one needs was left out")
-    return value

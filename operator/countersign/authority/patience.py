@@ -16,9 +16,8 @@ from countersign.errors import title
 if TYPE_CHECKING:
     from asyncio import TimerHandle
 
-__all__ = ["HEAD_SECONDS", "PatientProtocol"]
+__all__ = ["PatientProtocol"]
 
-HEAD_SECONDS: Final = 10.0
 _HEAD_BYTES: Final = 32 * 1024
 _FIELDS: Final = 64
 
@@ -30,11 +29,10 @@ class _TooMuch(Exception):
 class PatientProtocol(HttpToolsProtocol):
     """One connection whose request heads are bounded in bytes, fields and seconds."""
 
-    head_seconds = HEAD_SECONDS
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Wait for the first head."""
+    def __init__(self, *args: Any, head_seconds: float, **kwargs: Any) -> None:
+        """Wait for the first head; ``head_seconds`` is how long."""
         super().__init__(*args, **kwargs)
+        self._head_seconds = head_seconds
         self._head: TimerHandle | None = None
         self._bytes = 0
         self._status = HTTPStatus.BAD_REQUEST
@@ -85,7 +83,7 @@ class PatientProtocol(HttpToolsProtocol):
     def _begin(self) -> None:
         self._end()
         self._bytes = 0
-        self._head = self.loop.call_later(self.head_seconds, self._too_slow)
+        self._head = self.loop.call_later(self._head_seconds, self._too_slow)
 
     def _end(self) -> None:
         if self._head is not None:
@@ -106,7 +104,7 @@ class PatientProtocol(HttpToolsProtocol):
     def _refuse(self, status: HTTPStatus, code: str) -> None:
         self._end()
         cycle: Any = self.cycle  # None before the first request, whatever its annotation says
-        if cycle is None or cycle.response_complete:
+        if cycle is None or cycle.response_complete or not (cycle.response_started or self.pipeline):
             document = {"type": f"https://countersign.dev/problems/{code}", "title": title(code), "status": status}
             body = json.dumps(document | {"detail": status.phrase, "code": code}).encode()
             lines = (
@@ -116,4 +114,7 @@ class PatientProtocol(HttpToolsProtocol):
                 "connection: close",
             )
             self.transport.write("\r\n".join((*lines, "", "")).encode() + body)
+        if cycle is not None:
+            cycle.disconnected = True  # who still reads that body is told that there is no more
+            cycle.message_event.set()
         self.transport.close()

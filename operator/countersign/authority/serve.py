@@ -6,6 +6,7 @@ import asyncio
 import signal
 import ssl
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -16,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from countersign.authority.patience import PatientProtocol
+from countersign.errors import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,7 +64,10 @@ def health_app(faults: Callable[[], list[str]], registry: CollectorRegistry) -> 
 
 
 def tls_config(app: Any, settings: AuthoritySettings) -> uvicorn.Config:
-    """Return how ``app`` is served: TLS 1.3 and nothing else, bounded connections."""
+    """Return how ``app`` is served: TLS 1.3 and nothing else, bounded connections.
+
+    :raises Unavailable: ``attest.unavailable`` if certificate or key cannot be read.
+    """
     config = uvicorn.Config(
         app,
         host=settings.listen.host,
@@ -70,12 +75,13 @@ def tls_config(app: Any, settings: AuthoritySettings) -> uvicorn.Config:
         ssl_certfile=settings.listen.tls_cert,
         ssl_keyfile=settings.listen.tls_key,
         limit_concurrency=_MAX_CONNECTIONS,
-        **_common(),
+        **_common(settings),
     )
-    config.load()
-    if config.ssl is None:
-        msg = "the authority is served over TLS only"
-        raise RuntimeError(msg)
+    try:
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        raise Unavailable("attest.unavailable", "the serving certificate or its key cannot be read") from error
+    assert config.ssl is not None, "a certificate is a required setting"
     config.ssl.minimum_version = ssl.TLSVersion.TLSv1_3
     return config
 
@@ -84,7 +90,7 @@ async def serve(app: Any, health: Any, settings: AuthoritySettings) -> None:
     """Serve until SIGTERM or SIGINT; running requests get a while to end."""
     listen = settings.listen
     main = tls_config(app, settings)
-    side = uvicorn.Config(health, host=settings.health.host, port=settings.health.port, **_common())
+    side = uvicorn.Config(health, host=settings.health.host, port=settings.health.port, **_common(settings))
     servers = [_Server(main), _Server(side)]
     _stop_on_signal(servers)
     assert main.ssl is not None, "tls_config sees to it"
@@ -97,12 +103,12 @@ async def serve(app: Any, health: Any, settings: AuthoritySettings) -> None:
             await reload
 
 
-def _common() -> dict[str, Any]:
+def _common(settings: AuthoritySettings) -> dict[str, Any]:
     return {
         "log_config": None,
         "access_log": False,
         "server_header": False,
-        "http": PatientProtocol,
+        "http": partial(PatientProtocol, head_seconds=settings.limits.head_seconds),
         "ws": "none",
         "proxy_headers": False,
         "lifespan": "off",

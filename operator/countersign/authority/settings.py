@@ -53,6 +53,7 @@ class Injection(_Block):
 class Limits(_Block):
     """Bounds on what one request may be."""
 
+    head_seconds: float = Field(default=10.0, gt=0)
     body_seconds: float = Field(default=10.0, gt=0)
     max_staleness_seconds: float = Field(default=30.0, gt=0)
 

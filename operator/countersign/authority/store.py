@@ -7,10 +7,12 @@ one certificate.
 
 from __future__ import annotations
 
+import os
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from sqlalchemy import delete, event, insert, select, update
+from sqlalchemy import delete, event, insert, make_url, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -118,15 +120,25 @@ class SqlOrderStore:
 
     @classmethod
     async def open(cls, database_url: str) -> SqlOrderStore:
-        """Connect and bring the schema up to date; ``sqlite+aiosqlite://`` alone is the in-memory twin for tests."""
-        engine = create_async_engine(database_url)
+        """Connect and bring the schema up to date; ``sqlite+aiosqlite://`` alone is the in-memory twin for tests.
+
+        :raises Unavailable: ``attest.unavailable`` if there is no such database, or it cannot be written.
+        """
+        _require_directory(database_url)
+        try:
+            engine = create_async_engine(database_url)
+        except (SQLAlchemyError, ImportError) as error:
+            raise Unavailable("attest.unavailable", "database_url names no database that is installed here") from error
         if engine.dialect.name == "sqlite":
             event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         try:
             async with engine.begin() as connection:
                 await connection.run_sync(upgrade)
-        except BaseException:
+        except BaseException as error:
             await engine.dispose()
+            if isinstance(error, SQLAlchemyError):
+                reason = type(error).__name__
+                raise Unavailable("attest.unavailable", f"the database cannot be opened ({reason})") from error
             raise
         return cls(engine)
 
@@ -279,6 +291,20 @@ class SqlOrderStore:
             raise
         except SQLAlchemyError as error:
             raise Unavailable("attest.unavailable", "the store does not answer") from error
+
+
+def _require_directory(database_url: str) -> None:
+    """Look for a SQLite file's directory first: the driver's own thread would print a traceback after we have ended."""
+    try:
+        url = make_url(database_url)
+    except SQLAlchemyError:
+        return
+    if url.get_backend_name() == "sqlite" and url.database:
+        directory = Path(url.database).parent
+        if not (directory.is_dir() and os.access(directory, os.W_OK)):
+            raise Unavailable(
+                "attest.unavailable", f"the database cannot be opened: no directory {directory} to write to"
+            )
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:

@@ -92,9 +92,8 @@ def plan_pod(pod: dict[str, Any], view: View, now: datetime) -> Plan:
 
 
 def is_injected(pod: dict[str, Any]) -> bool:
-    """Tell whether a pod has the signer as its first init container, as injection puts it (crds.md 4.1)."""
-    first = next(iter(pod["spec"].get("initContainers") or []), {})
-    return bool(first.get("name") == SIGNER)
+    """Tell whether a pod has the signer among its init containers; whether it is ours is asked when it enrols."""
+    return any(one.get("name") == SIGNER for one in pod["spec"].get("initContainers") or [])
 
 
 def wants_signer(identity: dict[str, Any]) -> bool:
@@ -115,25 +114,30 @@ def _pods(identity: dict[str, Any], view: View) -> Fact | None:
     uid, namespace = identity["metadata"]["uid"], identity["metadata"]["namespace"]
     shared, bare = [], []
     for pod in view.list(PODS, namespace):
-        found = _selecting(pod, view) if _counts(pod) else []
-        if all(one["metadata"]["uid"] != uid for one in found):
+        if not _counts(pod) or not _selecting(pod, view, [identity]):
             continue
+        found = _selecting(pod, view)
         if len(found) > 1:
             others = listed(one["metadata"]["name"] for one in found if one["metadata"]["uid"] != uid)
             shared.append(f"{pod['metadata']['name']} ({others})")
         elif wants_signer(identity) and not is_injected(pod):
             bare.append(pod["metadata"]["name"])
     if shared:
-        return "False", "Overlap", f"other AgentIdentities select the same pods, which get no identity: {listed(shared)}"
+        return (
+            "False",
+            "Overlap",
+            f"other AgentIdentities select the same pods, which get no identity: {listed(shared)}",
+        )
     if bare:
         return "False", "NotInjected", f"pods without a signer: {listed(bare)}; {_why(view, namespace)}"
     return None
 
 
-def _selecting(pod: dict[str, Any], view: View) -> list[dict[str, Any]]:
-    """Return the identities that mean this pod, whether or not its namespace has opted in."""
+def _selecting(pod: dict[str, Any], view: View, among: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
+    """Return the identities (of ``among``, or all) that mean this pod, whether or not its namespace has opted in."""
     opted_in = {**(_labels(view, pod["metadata"]["namespace"]) or {}), OPT_IN[0]: OPT_IN[1]}
-    return list(select_identities(pod, view.list(AGENT_IDENTITIES, pod["metadata"]["namespace"]), opted_in))
+    every = view.list(AGENT_IDENTITIES, pod["metadata"]["namespace"]) if among is None else among
+    return select_identities(pod, every, opted_in)
 
 
 def _counts(pod: dict[str, Any]) -> bool:

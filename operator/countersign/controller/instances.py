@@ -38,11 +38,9 @@ def plan_instance(instance: dict[str, Any], view: View, now: datetime) -> Plan:
     else:
         facts = {"Ready": _ready(instance, view, now), "Revoked": ("False", "Active", "nobody revoked it")}
     status = {"conditions": conditions(instance, facts, now)}
-    notices = ()
-    if revoked or fault is not None:
-        reason, message = facts["Revoked"][1:]
-        new = condition(instance, "Revoked").get("status") != "True"
-        notices = (Notice(instance, "Warning", "Revoked", f"{reason}: {message}"),) if new else ()
+    told = is_true(instance, "Revoked") or facts["Revoked"][0] != "True"
+    note = ": ".join(facts["Revoked"][1:])
+    notices = () if told else (Notice(instance, "Warning", "Revoked", note),)
     return Plan(status, notices, revoke=None if fault is None else f"{fault[0]}: {fault[1]}"[:_REASON_MAX])
 
 
@@ -69,7 +67,9 @@ def _change(pod: dict[str, Any], instance: dict[str, Any], identity: dict[str, A
     Countersign must not revoke what runs.
     """
     if wants_signer(identity) and not is_injected(pod):
-        return "the signer is no longer its first init container"
+        return "it has no signer any more"
+    if pod["spec"].get("ephemeralContainers"):
+        return "somebody put an ephemeral container into it"
     recorded = instance["spec"]["pod"].get("imageDigests")
     if not recorded:
         return None

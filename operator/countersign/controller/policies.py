@@ -39,12 +39,14 @@ def _accepted(policy: dict[str, Any]) -> Fact:
     """Say whether every rule can be decided here; one that cannot never helps a caller."""
     rules = policy["spec"]["rules"]
     if waiting := [rule["name"] for rule in rules if "when" in rule]:
-        message = f"this version does not evaluate `when`; undecided, so they allow nothing: {listed(waiting)}"
+        message = (
+            f"this version does not evaluate `when`; undecided, so Allow is no help and Deny denies: {listed(waiting)}"
+        )
         return "False", "InvalidExpression", message
     if waiting := [rule["name"] for rule in rules if "approval" in rule or rule["effect"] == "RequireApproval"]:
-        message = f"this version does not ask for approval; undecided, so they allow nothing: {listed(waiting)}"
+        message = f"this version asks nobody for approval; undecided, so these deny: {listed(waiting)}"
         return "False", "UnknownField", message
-    return "True", "Accepted", f"{len(rules)} rules"
+    return "True", "Accepted", f"{len(rules)} of {len(rules)} rules are understood"
 
 
 def _resolved(policy: dict[str, Any], view: View) -> Fact:

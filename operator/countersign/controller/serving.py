@@ -1,7 +1,6 @@
-"""The serving CA and the two serving certificates: what there should be at a moment (architecture.md, "Keys"). Pure but for
-the making of keys.
+"""The serving CA and the two serving certificates: what there should be at a moment (architecture.md, "Keys").
 
-The members of a Secret are PEM: ``tls.crt``, ``tls.key`` and ``ca.crt``. ``ca.crt`` is what clients trust: the CA that signs
+Pure but for the making of keys. The members of a Secret are PEM: ``tls.crt``, ``tls.key`` and ``ca.crt``. ``ca.crt`` is what clients trust: the CA that signs
 now, the next one from ten minutes before it signs, and former ones until they end. So nobody ever meets a certificate
 whose CA he was not told of.
 """
@@ -65,7 +64,9 @@ def ca_members(present: Mapping[str, bytes], now: datetime) -> Members:
     return _ca(current, following, present, now)
 
 
-def serving_members(present: Mapping[str, bytes], ca: Mapping[str, bytes], names: Sequence[str], now: datetime) -> Members:
+def serving_members(
+    present: Mapping[str, bytes], ca: Mapping[str, bytes], names: Sequence[str], now: datetime
+) -> Members:
     """Return the members of a serving certificate's Secret for ``names`` (DNS names or addresses).
 
     Equal to ``present`` unless there is none, its names are others, no trusted CA signed it, or a third of its life is left.
@@ -145,7 +146,9 @@ def _signed_by(certificate: x509.Certificate, ca: x509.Certificate) -> bool:
 def _new_ca(now: datetime) -> _Pair:
     key = ec.generate_private_key(ec.SECP256R1())
     # The name carries the key: two CAs of one name and different keys confuse clients that build chains by name.
-    name = _name(f"Countersign serving CA {x509.SubjectKeyIdentifier.from_public_key(key.public_key()).digest.hex()[:8]}")
+    name = _name(
+        f"Countersign serving CA {x509.SubjectKeyIdentifier.from_public_key(key.public_key()).digest.hex()[:8]}"
+    )
     builder = _builder(name, name, key.public_key(), now, now + _CA_LIFE)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     return _Pair(_signed(builder, _usage("key_cert_sign", "crl_sign"), key), key)

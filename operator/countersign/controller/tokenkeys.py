@@ -1,7 +1,6 @@
-"""The issuer's keys: when there must be a new one, and ``keys.json`` as the front door reads it (wire.md 5). Pure but for
-the making of a key.
+"""The issuer's keys: when there must be a new one, and ``keys.json`` as the front door reads it (wire.md 5).
 
-A key is published ten minutes before it signs, so that every verifier has it by then, and stays for ten minutes after it
+Pure but for the making of a key. A key is published ten minutes before it signs, so that every verifier has it by then, and stays for ten minutes after it
 last signed. Only the first key of all is used at once: nobody could verify anything before it anyway.
 """
 
@@ -53,7 +52,7 @@ def read_keys(text: bytes) -> tuple[TokenKey, ...]:
     document = json.loads(text)
     if not isinstance(document, dict) or not isinstance(document.get("keys"), list):
         msg = "keys.json has another form"
-        raise ValueError(msg)
+        raise ValueError(msg)  # noqa: TRY004 - the content is wrong, not the type of an argument
     return _ordered(tuple(_read(entry) for entry in document["keys"]))
 
 
@@ -98,6 +97,4 @@ def _read(entry: Any) -> TokenKey:
     if not isinstance(private, ec.EllipticCurvePrivateKey) or thumbprint(private.public_key()) != entry["kid"]:
         msg = "keys.json has a key that is not the one it is named after"
         raise ValueError(msg)
-    return TokenKey(
-        entry["kid"], entry["privateKey"], entry["createdAt"], entry["useFrom"], entry["useUntil"]
-    )
+    return TokenKey(entry["kid"], entry["privateKey"], entry["createdAt"], entry["useFrom"], entry["useUntil"])

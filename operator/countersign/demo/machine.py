@@ -125,6 +125,7 @@ class Machine:
         address = f"127.0.0.1:{self.layout.ports.tools}"
         command = [sys.executable, "-m", "countersign.demo.toolserver", program, address, self.captures]
         self.processes.start("tools", command, env)
+        self.processes.await_listening("tools", self.layout.ports.tools)
 
     # -- agents ---------------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
 import uuid
@@ -54,6 +55,12 @@ def ready_code(port: int) -> tuple[int, str]:
         connection.close()
 
 
+def _listens(port: int) -> bool:
+    with socket.socket() as one:
+        one.settimeout(1)
+        return one.connect_ex(("127.0.0.1", port)) == 0
+
+
 class Processes:
     """Everything that one run started, by name."""
 
@@ -83,6 +90,12 @@ class Processes:
         if ready is None or not child.alive:
             why = f"not ready after {seconds:.0f} s: {ready_code(health_port)[1]}" if child.alive else "ended"
             raise ProcessError(f"{name} {why}\n{child.tail()}")
+
+    def await_listening(self, name: str, port: int, seconds: float = 30) -> None:
+        """Return when somebody listens on 127.0.0.1:``port``; raises as :meth:`await_ready`."""
+        child = self._running[name]
+        if until(lambda: not child.alive or _listens(port), seconds) is None or not child.alive:
+            raise ProcessError(f"{name} {'does not listen' if child.alive else 'ended'}\n{child.tail()}")
 
     def stop(self, name: str) -> None:
         """End ``name`` as a kubelet would: SIGTERM, then SIGKILL."""

@@ -61,6 +61,7 @@ def main(program: str, address: str, captures: str) -> None:
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
+    sys.modules[spec.name] = module  # as an import does: dataclasses look themselves up there
     spec.loader.exec_module(module)
     host, _, port = address.rpartition(":")
     uvicorn.run(

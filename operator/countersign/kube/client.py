@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -16,14 +15,13 @@ from countersign.kube.resources import TOKEN_REVIEWS, Resource
 from countersign.kube.reviews import TokenReview, read_review, review_body
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
     from pathlib import Path
 
 __all__ = ["Kube"]
 
 _SECONDS: Final = 10.0
 _SLACK: Final = 5.0
-_PAGE: Final = 500
 _BAD: Final = 300
 _JSON: Final = "application/json"
 _MERGE: Final = "application/merge-patch+json"
@@ -38,9 +36,10 @@ _Patch = dict[str, Any] | list[dict[str, Any]]
 class Kube:
     """The API server. Made by :meth:`connect`; every call answers or fails within ten seconds."""
 
-    def __init__(self, connection: Connection) -> None:
-        """Keep an open connection."""
+    def __init__(self, connection: Connection, *, page: int = 500) -> None:
+        """Keep an open connection; lists are asked for in pages of ``page`` objects."""
         self._connection = connection
+        self._page = page
 
     @classmethod
     async def connect(cls, kubeconfig: Path | None) -> Kube:
@@ -56,7 +55,9 @@ class Kube:
 
     async def get(self, resource: Resource, name: str, namespace: str | None = None) -> dict[str, Any]:
         """Return one object as it is now. Raises :class:`NotFound`."""
-        return await self._call("GET", resource, resource.path(name, namespace), f"get {_name(resource, name, namespace)}")
+        return await self._call(
+            "GET", resource, resource.path(name, namespace), f"get {_name(resource, name, namespace)}"
+        )
 
     async def list(
         self, resource: Resource, namespace: str | None = None, *, labels: str = "", fields: str = ""
@@ -69,7 +70,7 @@ class Kube:
     ) -> tuple[_Objects, str]:
         """Return the objects and the version of the list, from which a watch goes on."""
         items: _Objects = []
-        query = {"limit": str(_PAGE), "labelSelector": labels, "fieldSelector": fields}
+        query = {"limit": str(self._page), "labelSelector": labels, "fieldSelector": fields}
         what = f"list {resource.plural}"
         while True:
             page = await self._call("GET", resource, resource.path(namespace=namespace), what, query=query)
@@ -138,7 +139,9 @@ class Kube:
         """Change an object: a dict is a merge patch (RFC 7396), a list is a JSON Patch (RFC 6902)."""
         kind = _OPERATIONS if isinstance(patch, list) else _MERGE
         path = resource.path(name, namespace, subresource)
-        return await self._call("PATCH", resource, path, f"patch {_name(resource, name, namespace)}", body=patch, kind=kind)
+        return await self._call(
+            "PATCH", resource, path, f"patch {_name(resource, name, namespace)}", body=patch, kind=kind
+        )
 
     async def review_token(self, token: str, audiences: Sequence[str]) -> TokenReview:
         """Ask whose token this is, for these audiences. Raises :class:`KubeError` if nobody can say."""
@@ -146,7 +149,7 @@ class Kube:
         answer = await self._call("POST", TOKEN_REVIEWS, TOKEN_REVIEWS.path(), "review a token", body=body)
         return read_review(answer.get("status"), audiences)
 
-    async def watch(self, resource: Resource, version: str, seconds: int) -> AsyncIterator[dict[str, Any]]:
+    async def watch(self, resource: Resource, version: str, seconds: int) -> AsyncGenerator[dict[str, Any]]:
         """Yield ``{"type", "object"}`` for each change of a kind since ``version``; ends after ``seconds``.
 
         Bookmarks are among them. Raises :class:`Gone` if ``version`` is too old, :class:`KubeError` if the stream breaks.
@@ -193,7 +196,7 @@ class Kube:
         return answer
 
     @asynccontextmanager
-    async def _exchange(  # noqa: PLR0913 - the parts of a request
+    async def _exchange(
         self,
         method: str,
         resource: Resource,
@@ -215,10 +218,13 @@ class Kube:
                     raise error_of(response.status, _parsed(await response.read()), what, resource)
                 yield response
             finally:
-                response.close() if not response.closed and not response.content.at_eof() else response.release()
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+                # One that was not read to its end is closed by this, and its connection with it.
+                response.release()
+        except (aiohttp.ClientError, OSError) as error:
             reason = type(error).__name__
-            raise KubeError(f"{what}: the API server does not answer ({reason}); see that it runs and is reachable") from error
+            raise KubeError(
+                f"{what}: the API server does not answer ({reason}); see that it runs and is reachable"
+            ) from error
 
 
 def _event(line: bytes, what: str, resource: Resource) -> dict[str, Any]:

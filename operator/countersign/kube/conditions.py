@@ -14,7 +14,7 @@ __all__ = ["set_condition"]
 _LONGEST: Final = 32768
 
 
-def set_condition(  # noqa: PLR0913 - the six members of a condition, and the moment
+def set_condition(
     conditions: Sequence[dict[str, Any]],
     type: str,  # noqa: A002 - the field's name
     status: str,

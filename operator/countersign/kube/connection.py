@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection", "connect"]
 
-_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _AGENT: Final = "countersign"
 
 
@@ -32,7 +32,13 @@ class Connection:
     token_file: Path | None
 
     async def send(
-        self, method: str, url: str, *, body: Any, kind: str, timeout: aiohttp.ClientTimeout  # noqa: ASYNC109 - aiohttp's own
+        self,
+        method: str,
+        url: str,
+        *,
+        body: Any,
+        kind: str,
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's own
     ) -> aiohttp.ClientResponse:
         """Send one request to ``url`` (path and query) and return the response, its body unread.
 
@@ -58,33 +64,44 @@ class Connection:
         return found
 
 
-async def connect(kubeconfig: Path | None) -> Connection:
+async def connect(kubeconfig: Path | None, *, account: Path = ACCOUNT) -> Connection:
     """Return a connection: to the cluster of ``kubeconfig``, or, without one, to the cluster this pod runs in.
 
-    There is no third way: a process that falls back to somebody's default file writes to the wrong cluster one day.
+    ``account`` is where kubelet mounts the pod's ServiceAccount. There is no third way: a process that falls back to somebody's default file writes to the wrong cluster one day.
     """
     # Half a second and 56 MiB: only where a process connects, not where one of our modules is imported.
     from kubernetes.aio import client, config  # noqa: PLC0415
 
     configuration = client.Configuration()
+    token_file: Path | None
     if kubeconfig is None:
-        token_file = _in_cluster(configuration)
+        token_file = _in_cluster(configuration, account)
     else:
         try:
             token_file = _token_file(kubeconfig)
             await config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)
-        except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError, config.ConfigException) as error:
-            raise KubeError(f"kubeconfig {kubeconfig} cannot be used ({type(error).__name__}); name another one") from error
+        except (
+            OSError,
+            AttributeError,
+            KeyError,
+            TypeError,
+            ValueError,
+            yaml.YAMLError,
+            config.ConfigException,
+        ) as error:
+            raise KubeError(
+                f"kubeconfig {kubeconfig} cannot be used ({type(error).__name__}); name another one"
+            ) from error
     return Connection(client.ApiClient(configuration), token_file)
 
 
-def _in_cluster(configuration: Any) -> Path:
+def _in_cluster(configuration: Any, account: Path) -> Path:
     host, port = (os.environ.get(f"KUBERNETES_SERVICE_{word}") for word in ("HOST", "PORT"))
-    if not host or not port or not (_ACCOUNT / "ca.crt").is_file():
+    if not host or not port or not (account / "ca.crt").is_file():
         raise KubeError("this process runs in no pod with a ServiceAccount; name a kubeconfig in its settings")
     configuration.host = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
-    configuration.ssl_ca_cert = str(_ACCOUNT / "ca.crt")
-    return _ACCOUNT / "token"
+    configuration.ssl_ca_cert = str(account / "ca.crt")
+    return account / "token"
 
 
 def _token_file(kubeconfig: Path) -> Path | None:
@@ -100,7 +117,9 @@ def _token(path: Path) -> str:
     try:
         token = path.read_text(encoding="ascii").strip()
     except (OSError, ValueError) as error:
-        raise KubeError(f"the token file {path} cannot be read ({type(error).__name__}); see that it is mounted") from error
+        raise KubeError(
+            f"the token file {path} cannot be read ({type(error).__name__}); see that it is mounted"
+        ) from error
     if not token or not token.isprintable() or " " in token:
         raise KubeError(f"the token file {path} holds no token; see that it is renewed")
     return token

@@ -42,7 +42,10 @@ class Gone(KubeError):
 
 
 _HINTS: Final = {
-    _UNAUTHORIZED: (KubeError, "the API server does not accept this process's credentials; see that its token is renewed"),
+    _UNAUTHORIZED: (
+        KubeError,
+        "the API server does not accept this process's credentials; see that its token is renewed",
+    ),
     _FORBIDDEN: (KubeError, "not permitted; grant it in the ClusterRole of this process's ServiceAccount"),
     _NOT_FOUND: (NotFound, "not found; see that the name is right and the CustomResourceDefinitions are installed"),
     _CONFLICT: (Conflict, "in conflict; read the object again and repeat the change"),

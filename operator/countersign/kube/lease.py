@@ -7,6 +7,7 @@ between machines do not matter. A leader that could not renew until the deadline
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import secrets
 import socket
@@ -66,7 +67,7 @@ class Leader:
         the Lease is given back.
         """
         while True:
-            while not await self._attempt():
+            while not await self._attempt():  # noqa: ASYNC110 - the Lease is another process's to change
                 await asyncio.sleep(self.every * random.uniform(0.8, 1.2))  # noqa: S311 - only spread
             _LOG.info("lease.leading", lease=self.name, identity=self.identity)
             if await self._lead(work):
@@ -83,7 +84,7 @@ class Leader:
         task = asyncio.create_task(working(), name=f"leader of {self.name}")
         try:
             while not task.done():
-                await asyncio.wait({task}, timeout=self.every)
+                await asyncio.wait({task}, timeout=max(0.0, min(self.every, self._left())))
                 if not task.done() and not await self._renew():
                     return False
             task.result()
@@ -97,24 +98,35 @@ class Leader:
             await self._release()
 
     async def _renew(self) -> bool:
-        """Renew once, or find that the deadline has passed; return whether we still lead."""
-        left = self._renewed + self.deadline - self.clock.monotonic()
-        if left <= 0:
+        """Try to renew once; return whether we lead on: it worked, or the deadline is ahead and nobody else was seen."""
+        if self._left() <= 0:
             return False
-        return await self._attempt(left) or (
-            self._lease.get("spec", {}).get("holderIdentity") == self.identity
-            and self.clock.monotonic() - self._renewed < self.deadline
-        )
+        if await self._attempt(self._left()):
+            return True
+        return self._holder() == self.identity and self._left() > 0
 
-    async def _attempt(self, limit: float | None = None) -> bool:
-        """Take or renew the Lease if that is allowed; return whether it was done. Nobody's answer is a no."""
+    def _left(self) -> float:
+        """Return the seconds until a leader that does not get through has to stop."""
+        return self._renewed + self.deadline - self.clock.monotonic()
+
+    def _holder(self) -> str:
+        return (self._lease.get("spec") or {}).get("holderIdentity") or ""
+
+    async def _attempt(self, left: float | None = None) -> bool:
+        """Take or renew the Lease if that is allowed; return whether it was done. Nobody's answer is a no.
+
+        One attempt has half the deadline at most, so that a connection that hangs is not the last.
+        """
+        limit = max(self.every, self.deadline / 2)
         try:
-            async with asyncio.timeout(min(self.every, limit or self.every)):
+            async with asyncio.timeout(limit if left is None else min(limit, left)):
                 return await self._take()
+        except Conflict:
+            # Somebody wrote between our two requests. Whoever it was, the Lease as we know it is over.
+            self._lease = {}
         except (KubeError, TimeoutError) as error:
-            if isinstance(error, Conflict):
-                self._lease = {}
-            return False
+            _LOG.warning("lease.unanswered", lease=self.name, error=str(error) or type(error).__name__)
+        return False
 
     async def _take(self) -> bool:
         began = self.clock.monotonic()
@@ -128,7 +140,9 @@ class Leader:
         else:
             if not self._may_take():
                 return False
-            self._lease = await self.kube.replace(LEASES, {**self._lease, "spec": self._spec(self._lease.get("spec") or {})})
+            self._lease = await self.kube.replace(
+                LEASES, {**self._lease, "spec": self._spec(self._lease.get("spec") or {})}
+            )
         self._renewed = began
         return True
 
@@ -139,7 +153,9 @@ class Leader:
         if version != self._seen[0]:
             self._seen = version, now
         holder = spec.get("holderIdentity")
-        return not holder or holder == self.identity or now - self._seen[1] > spec.get("leaseDurationSeconds", self.life)
+        return (
+            not holder or holder == self.identity or now - self._seen[1] > spec.get("leaseDurationSeconds", self.life)
+        )
 
     def _spec(self, old: dict[str, Any]) -> dict[str, Any]:
         now = _micro(self.clock.now())
@@ -147,8 +163,8 @@ class Leader:
         changes = int(old.get("leaseTransitions") or 0)
         return {
             "holderIdentity": self.identity,
-            "leaseDurationSeconds": max(1, round(self.life)),
-            "acquireTime": old.get("acquireTime", now) if ours else now,
+            "leaseDurationSeconds": math.ceil(self.life),
+            "acquireTime": old.get("acquireTime") or now if ours else now,
             "renewTime": now,
             "leaseTransitions": changes if ours or not old else changes + 1,
         }
@@ -164,7 +180,7 @@ class Leader:
                 await self.kube.replace(LEASES, {**lease, "spec": spec})
 
 
-async def run_as_leader(  # noqa: PLR0913 - the times, for tests
+async def run_as_leader(
     kube: Kube,
     namespace: str,
     name: str,

@@ -68,7 +68,11 @@ class Resource:
 
 def _segment(text: str) -> str:
     """Return ``text`` if it is one segment: names of objects never need escaping, so what does is somebody's trick."""
-    if not text or text in {".", ".."} or not all(letter.isascii() and (letter.isalnum() or letter in "-._:") for letter in text):
+    if (
+        not text
+        or text in {".", ".."}
+        or not all(letter.isascii() and (letter.isalnum() or letter in "-._:") for letter in text)
+    ):
         raise ValueError("a name holds a character that no Kubernetes name has")
     return text
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -28,6 +28,8 @@ __all__ = ["WatchCache"]
 _LOG: Final = structlog.get_logger(__name__)
 _SHORTEST: Final = 10
 _LONGEST: Final = 15
+# A watch that is ended at once, by a proxy say, is as bad as a broken one: it must not become a loop without a pause.
+_TOO_SHORT: Final = 1.0
 _FIRST_WAIT: Final = 0.1
 _LAST_WAIT: Final = 5.0
 
@@ -107,16 +109,20 @@ class WatchCache:
 
     async def _follow(self, resource: Resource) -> None:
         """Keep one kind true until cancelled."""
-        version, wait = "", _FIRST_WAIT
+        version, wait, loop = "", _FIRST_WAIT, asyncio.get_running_loop()
         while True:
+            began = loop.time()
             try:
                 if not version:
                     version = await self._list(resource)
-                async for event in self._kube.watch(resource, version, random.randint(_SHORTEST, _LONGEST)):  # noqa: S311 - only spread
-                    version, wait = self._take(resource, event) or version, _FIRST_WAIT
+                seconds = random.randint(_SHORTEST, _LONGEST)  # noqa: S311 - only spread
+                async with aclosing(self._kube.watch(resource, version, seconds)) as events:
+                    async for event in events:
+                        version, wait = self._take(resource, event) or version, _FIRST_WAIT
                 self._touch(resource)
-                wait = _FIRST_WAIT
-                continue
+                if loop.time() - began >= _TOO_SHORT:
+                    wait = _FIRST_WAIT
+                    continue
             except Gone:
                 version = ""
             except KubeError as error:

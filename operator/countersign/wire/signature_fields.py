@@ -16,7 +16,9 @@ __all__ = ["InputMember", "SignatureMember", "read_signature", "read_signature_i
 
 _KEY: Final = r"[a-z*][a-z0-9_.*-]*"
 _STRING: Final = r'"[ !#-\[\]-~]*"'  # printable ASCII without escapes
-_BARE: Final = r"[!#-'*+\--:<-~]*"  # numbers, tokens, booleans and byte sequences; no quote, comma, semicolon or parenthesis
+_BARE: Final = (
+    r"[!#-'*+\--:<-~]*"  # numbers, tokens, booleans and byte sequences; no quote, comma, semicolon or parenthesis
+)
 _VALUE: Final = rf"(?:{_STRING}|{_BARE})"
 _PARAMETERS: Final = rf"(?:;{_KEY}(?:={_VALUE})?)*"
 _PARAMETER: Final = re.compile(rf";({_KEY})(?:=({_VALUE}))?")

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
-from countersign.kube.injection import inject, select_identities
-
 from countersign.kube import AGENT_IDENTITIES, NAMESPACES
+from countersign.kube.injection import inject, select_identities
 from countersign_webhook.admission.review import Refused
 
 if TYPE_CHECKING:
     from countersign.kube.injection import InjectionSettings
-
     from countersign_webhook.admission.review import Review
     from countersign_webhook.source import PolicySource
 
@@ -23,9 +21,11 @@ _LOOK_SECONDS: Final = 0.05
 
 
 async def mutate_pod(
-    review: Review, source: PolicySource, settings: InjectionSettings
+    review: Review, source: PolicySource, settings: InjectionSettings, *, own_namespace: str
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the JSON Patch for a pod that is being created, and the warnings for who creates it.
+
+    ``own_namespace`` is Countersign's own, of which no pod is an agent (crds.md 4.1).
 
     Raises
     ------
@@ -34,6 +34,8 @@ async def mutate_pod(
 
     """
     if review.operation != "CREATE" or (review.group, review.kind) != ("", "Pod"):
+        return [], []
+    if review.namespace == own_namespace:
         return [], []
     pod = review.object
     labels = await _labels(source, review.namespace)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 __all__ = ["API_VERSION", "NotAReview", "Refused", "Review", "allow", "parse_review", "refuse"]
 
 API_VERSION: Final = "admission.k8s.io/v1"
+_UID: Final = re.compile(r"[\x21-\x7e]{1,128}")
+_MESSAGE_CHARACTERS: Final = 2048
 _WARNING_CHARACTERS: Final = 256
 _WARNINGS: Final = 8
 
@@ -69,18 +72,18 @@ def parse_review(data: bytes) -> Review:
     if not isinstance(value, dict) or value.get("apiVersion") != API_VERSION or value.get("kind") != "AdmissionReview":
         raise NotAReview(f"an AdmissionReview of {API_VERSION} is wanted")
     request = value.get("request")
-    if not isinstance(request, dict) or not isinstance(request.get("uid"), str) or not request["uid"]:
-        raise NotAReview("request.uid is missing")
+    if not isinstance(request, dict) or not isinstance(request.get("uid"), str) or not _UID.fullmatch(request["uid"]):
+        raise NotAReview("request.uid is missing or no UID")
     kind = request.get("kind")
     if not isinstance(kind, dict) or not isinstance(request.get("operation"), str):
         raise NotAReview("request.kind or request.operation is missing")
     return Review(
         uid=request["uid"],
-        operation=request["operation"],
-        group=str(kind.get("group") or ""),
-        kind=str(kind.get("kind") or ""),
-        namespace=str(request.get("namespace") or ""),
-        username=str(_dict(request.get("userInfo")).get("username") or ""),
+        operation=_text(request["operation"]),
+        group=_text(kind.get("group")),
+        kind=_text(kind.get("kind")),
+        namespace=_text(request.get("namespace")),
+        username=_text(_dict(request.get("userInfo")).get("username")),
         object=_dict(request.get("object")),
         old_object=_dict(request.get("oldObject")),
     )
@@ -99,7 +102,7 @@ def allow(uid: str, *, patch: Sequence[dict[str, Any]] = (), warnings: Sequence[
 
 def refuse(uid: str, refused: Refused) -> dict[str, Any]:
     """Return the review that says no."""
-    status = {"code": refused.status, "message": refused.message}
+    status = {"code": refused.status, "message": _text(refused.message)[:_MESSAGE_CHARACTERS]}
     return _review({"uid": uid, "allowed": False, "status": status})
 
 
@@ -109,7 +112,13 @@ def _review(response: dict[str, Any]) -> dict[str, Any]:
 
 def _short(text: str) -> str:
     """Keep within what the API server passes on."""
+    text = _text(text)
     return text if len(text) <= _WARNING_CHARACTERS else text[: _WARNING_CHARACTERS - 1] + "…"
+
+
+def _text(value: Any) -> str:
+    """Return ``value`` if it is a string, without the half characters that JSON can spell and UTF-8 cannot."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
 
 
 def _dict(value: Any) -> dict[str, Any]:

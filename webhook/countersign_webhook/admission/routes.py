@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from countersign.errors import Invalid
+from countersign_webhook.absent import no_such_route
 from countersign_webhook.admission.kinds import GROUP, KINDS, Judge, validate_kind
 from countersign_webhook.admission.pods import mutate_pod
 from countersign_webhook.admission.review import NotAReview, Refused, Review, allow, parse_review, refuse
@@ -28,12 +30,12 @@ _log = structlog.get_logger("countersign.webhook.admission")
 
 def admission_app(context: WebhookContext) -> FastAPI:
     """Return the application of the admission port."""
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     settings = context.settings
-    judge = Judge(context.source, issuer=settings.issuer, namespace=settings.namespace, grants=context.settings.grants)
+    judge = Judge(context.source, issuer=settings.issuer, namespace=settings.namespace, grants=settings.grants)
 
     async def mutate(review: Review) -> dict[str, Any]:
-        patch, warnings = await mutate_pod(review, context.source, context.injection)
+        patch, warnings = await mutate_pod(review, context.source, context.injection, own_namespace=settings.namespace)
         return allow(review.uid, patch=patch, warnings=warnings)
 
     async def validate(review: Review) -> dict[str, Any]:
@@ -42,6 +44,7 @@ def admission_app(context: WebhookContext) -> FastAPI:
 
     for path, answering in (("/mutate-pods", mutate), ("/validate", validate)):
         app.add_api_route(path, _route(context, path, answering), methods=["POST"], response_model=None)
+    app.add_exception_handler(HTTPException, no_such_route)
     return app
 
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from countersign.policy import Decision
-    from countersign.wire import VerifiedCaller
+    from countersign.wire import InstanceView, VerifiedCaller
     from countersign_webhook.decide.facts import Facts
     from countersign_webhook.decide.form import TokenRequest
 
@@ -18,12 +18,18 @@ __all__ = ["Case"]
 
 @dataclass
 class Case:
-    """Filled step by step; each step's outcome is None until it was reached. ``now`` is the one reading of the clock."""
+    """Filled step by step; each step's outcome is None until it was reached. ``now`` is the one reading of the clock.
+
+    ``jkt`` is the key that made a good signature (step 11 of wire.md 3.4): from then on a refusal is recorded. ``view`` is what
+    the cluster says of that key's holder, believed or not; ``caller`` is who passed all of 3.4.
+    """
 
     id: str
     now: datetime
     endpoint: str
     peer: str | None
+    jkt: str | None = None
+    view: InstanceView | None = None
     caller: VerifiedCaller | None = None
     request: TokenRequest | None = None
     decision: Decision | None = None
@@ -39,5 +45,5 @@ class Case:
 
     @property
     def facts(self) -> Facts | None:
-        """What the cluster says of the caller, once it is verified."""
-        return None if self.caller is None else self.caller.instance.record
+        """What the cluster says of the key's holder beyond the view; None where a part of it is missing."""
+        return None if self.view is None else self.view.record

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 from countersign.errors import CountersignError, Unavailable
@@ -12,28 +11,41 @@ from countersign.wire import LegT, verify_leg_t
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from countersign.wire import Message, VerifiedCaller
+    from countersign.wire import InstanceView, Message, NonceCheck, VerifiedCaller
     from countersign_webhook.context import WebhookContext
+    from countersign_webhook.decide.case import Case
 
 __all__ = ["Guard", "Refusal"]
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """A no, and how far the request came: ``jkt`` once a key is known, ``audited`` once its signature is good."""
+    """A no. ``jkt`` is the key that the certificate names, once its chain is good: it may be told a nonce."""
 
     code: str
     detail: str
     retry_after: int | None = None
     jkt: str | None = None
-    audited: bool = False
 
     @classmethod
     def of(cls, error: CountersignError) -> Refusal:
         """Read what an error carries."""
         retry_after = error.retry_after if isinstance(error, Unavailable) else None
-        jkt, audited = getattr(error, "jkt", None), bool(getattr(error, "audited", False))
-        return cls(error.code, error.detail, retry_after, jkt, audited)
+        return cls(error.code, error.detail, retry_after, getattr(error, "jkt", None))
+
+
+class _Noting:
+    """The nonces, which step 12 asks first of all that follow a good signature: so the case knows that it has one.
+
+    A refusal says so itself; a store that is silent and a bug do not.
+    """
+
+    def __init__(self, nonces: NonceCheck, case: Case) -> None:
+        self._nonces, self._case = nonces, case
+
+    def check(self, nonce: str, jkt: str, now: int) -> int:
+        self._case.jkt = jkt
+        return self._nonces.check(nonce, jkt, now)
 
 
 class Guard:
@@ -55,21 +67,29 @@ class Guard:
         if stale := self._context.stale():
             raise Unavailable("decide.unavailable", f"no current view of {', '.join(stale)}")
 
-    async def verify(self, message: Message, path: str, now: datetime) -> VerifiedCaller:
-        """Return who signed ``message`` for the endpoint at ``path``; raises what the first failing check raises."""
+    async def verify(self, message: Message, case: Case) -> VerifiedCaller:
+        """Return who signed ``message`` for the endpoint of ``case``; raises what the first failing check raises.
+
+        How far it came, and whose key it is, is noted in ``case`` on the way.
+        """
         self.require_fresh()
         context = self._context
         limits = context.settings.limits
+
+        def instance(jkt: str) -> InstanceView | None:
+            case.view = context.registry.instance(jkt, now=case.now)
+            return case.view
+
         return await verify_leg_t(
             message,
             LegT(
-                audience=context.settings.issuer + path,
+                audience=context.settings.issuer + case.endpoint,
                 issuer=context.settings.issuer,
-                now=int(now.timestamp()),
+                now=case.seconds,
                 roots=context.registry.roots,
-                nonces=context.nonces,
+                nonces=_Noting(context.nonces, case),
                 replay=context.replay,
-                instance=partial(context.registry.instance, now=now),
+                instance=instance,
                 skew=limits.skew_seconds,
                 window=limits.proof_seconds,
             ),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
     Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-__all__ = ["Answer", "Gone", "TooLate", "read_body", "read_message", "send_answer"]
+__all__ = ["Answer", "Gone", "TooLate", "read_body", "read_message", "send_answer", "target_of"]
 
 JSON_TYPE: Final = ("content-type", "application/json")
 NO_STORE: Final = ("cache-control", "no-store")
@@ -92,8 +92,9 @@ def target_of(scope: Scope) -> str:
     """Return the request target as received; behind another server than ours, as ASGI gives it."""
     if TARGET in scope:
         return str(scope[TARGET])
+    path: bytes = scope["raw_path"]
     query: bytes = scope["query_string"]
-    return (scope["raw_path"] + (b"?" + query if query else b"")).decode("ascii")
+    return (path + (b"?" + query if query else b"")).decode("latin-1")
 
 
 async def send_answer(send: Send, answer: Answer, *, close: bool = False) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import structlog
 
 if TYPE_CHECKING:
+    from countersign.policy import Catalogue
     from countersign_webhook.decide.case import Case
     from countersign_webhook.decide.guard import Refusal
 
@@ -32,11 +33,12 @@ class Notices:
         self._recorder = recorder
         self._queue: asyncio.Queue[tuple[dict[str, Any], str]] = asyncio.Queue(_WAITING)
 
-    def denied(self, case: Case, refusal: Refusal) -> None:
-        """Say on the instance that a call of it was refused, and where; never with arguments."""
+    def denied(self, case: Case, refusal: Refusal, servers: Catalogue) -> None:
+        """Say on the instance that a call of it was refused, and at which known server; never in the caller's own words."""
         if self._recorder is None or case.facts is None or self._queue.full():
             return
-        where = f" at {case.request.call.audience}" if case.request is not None else ""
+        server = None if case.request is None else servers.by_audience(case.request.call.audience)
+        where = "" if server is None or case.request is None else f" at {case.request.call.audience}"
         self._queue.put_nowait((case.facts.instance, f"{refusal.code}{where}"))
 
     async def run(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -13,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from countersign.errors import CountersignError, Invalid
 from countersign.wire import oauth_error
+from countersign_webhook.absent import no_such_route
 from countersign_webhook.decide.guard import Refusal
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def public_app(context: WebhookContext) -> FastAPI:
     }
     for path, answering in routes.items():
         app.add_api_route(path, _route(context, path, answering), methods=["GET"], response_model=None)
-    app.add_exception_handler(HTTPException, _no_such_route)
+    app.add_exception_handler(HTTPException, no_such_route)
     return app
 
 
@@ -106,12 +106,3 @@ def _metadata(issuer: str) -> Response:
 def _refuse(refusal: Refusal) -> Response:
     status, headers, body = oauth_error(refusal.code, description=refusal.detail, retry_after=refusal.retry_after)
     return Response(body, status, dict(headers))
-
-
-async def _no_such_route(request: Request, error: Exception) -> Response:
-    """Answer unknown paths (also AuthZEN and ext_authz, which are not built) and methods with a problem document."""
-    del request
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
-    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status}
-    return JSONResponse(body, status, headers, media_type="application/problem+json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from countersign.audit import decision_record
@@ -23,9 +24,9 @@ _LEG: Final = "T"
 class Recorder:
     """Writes one record for each case, and at most one."""
 
-    def __init__(self, log: AuditLog) -> None:
-        """Keep the log."""
-        self._log = log
+    def __init__(self, log: AuditLog, *, seconds: float) -> None:
+        """Keep the log, and how long the record of a refusal is waited for; that of a yes has the decision's own time."""
+        self._log, self._seconds = log, seconds
 
     async def allowed(self, case: Case, servers: Catalogue) -> None:
         """Record a yes; when this returns, ``case.recorded`` says so and the record is on disk.
@@ -39,10 +40,15 @@ class Recorder:
         await self._append(case, {"code": "policy.allowed", "allowed": True, **_facts(case, servers)})
         case.recorded = True
 
-    async def refused(self, case: Case, refusal: Refusal, jkt: str | None, servers: Catalogue) -> None:
+    async def refused(self, case: Case, refusal: Refusal, servers: Catalogue) -> None:
         """Record a no; raises as ``allowed``. A case whose record was tried once is not tried again."""
-        if not case.attempted:
-            await self._append(case, {**_facts(case, servers), "code": refusal.code, "allowed": False, "jkt": jkt})
+        if case.attempted:
+            return
+        try:
+            async with asyncio.timeout(self._seconds):
+                await self._append(case, {"code": refusal.code, "allowed": False, **_facts(case, servers)})
+        except TimeoutError as error:
+            raise Unavailable("audit.unavailable", "the record did not get to the disk in time") from error
 
     async def _append(self, case: Case, facts: DecisionFacts) -> None:
         case.attempted = True
@@ -60,59 +66,51 @@ def _facts(case: Case, servers: Catalogue) -> DecisionFacts:
         "now": case.now,
         "leg": _LEG,
         "peer": case.peer,
-        "operation": f"{case.endpoint.strip('/')}",
+        "operation": case.endpoint.strip("/"),
         "service": "",
+        "jkt": case.jkt,
+        "key_tier": None if case.caller is None else case.caller.key_tier,
         "rule_set": case.rule_set,
         "jti": case.jti,
     }
-    _add_caller(facts, case)
+    _add_holder(facts, case)
     _add_call(facts, case, servers)
     _add_decision(facts, case)
     return facts
 
 
-def _add_caller(facts: DecisionFacts, case: Case) -> None:
-    caller = case.caller
-    if caller is None:
+def _add_holder(facts: DecisionFacts, case: Case) -> None:
+    """Add who holds the key by the cluster's word, also where that is why the answer is no."""
+    if case.view is None:
         return
-    instance = caller.instance
-    facts.update(
-        agent=caller.spiffe_id,
-        instance=f"{instance.namespace}/{instance.name}",
-        key_tier=caller.key_tier,
-        jkt=caller.jkt,
-        assurance=instance.assurance,
-    )
+    facts["agent"] = case.view.spiffe_id
+    facts["instance"] = f"{case.view.namespace}/{case.view.name}"
+    facts["assurance"] = case.view.assurance
     if case.facts is not None:
         attested = case.facts.device.attestation_time
-        facts.update(
-            device_uid=case.facts.device_uid,
-            device_name=case.facts.device.name,
-            attested_at=None if attested is None else int(attested.timestamp()),
-        )
+        facts["device_uid"] = case.facts.device_uid
+        facts["device_name"] = case.facts.device.name
+        facts["attested_at"] = None if attested is None else int(attested.timestamp())
 
 
 def _add_call(facts: DecisionFacts, case: Case, servers: Catalogue) -> None:
     if case.request is None:
         return
     call = case.request.call
-    facts.update(operation=call.method, service=call.audience, tool=call.tool, args=call.args, call_digest=call.digest)
+    facts["operation"], facts["service"], facts["tool"] = call.method, call.audience, call.tool
+    facts["args"], facts["call_digest"] = call.args, call.digest
     tool = _tool(servers, call.audience, call.tool)
     if tool is not None:
-        facts.update(access=tool.access, recorded_arguments=_recorded(call.arguments, tool.record_arguments))
+        facts["access"] = tool.access
+        facts["recorded_arguments"] = _recorded(call.arguments, tool.record_arguments)
 
 
 def _add_decision(facts: DecisionFacts, case: Case) -> None:
     decision = case.decision
     if decision is None:
         return
-    facts.update(
-        policy=decision.policy,
-        rule=decision.rule,
-        reason=decision.reason,
-        settled=_marks(decision.settled),
-        audited=_marks(decision.audit),
-    )
+    facts["policy"], facts["rule"], facts["reason"] = decision.policy, decision.rule, decision.reason
+    facts["settled"], facts["audited"] = _marks(decision.settled), _marks(decision.audit)
 
 
 def _marks(marks: Sequence[RuleMark]) -> list[Mark]:

@@ -66,6 +66,9 @@ class SignedEndpoint:
             answer, close = _refuse(Refusal.of(error)), True
             if isinstance(error, TooLate):
                 answer = Answer(HTTPStatus.REQUEST_TIMEOUT, answer.headers, answer.body, answer.code)
+        except Exception:  # noqa: BLE001 - as below, for what is no whole request yet
+            _log.exception("request not read", path=self.path)
+            answer, close = _refuse(Refusal("decide.failed", "see the webhook's log", retry_after=1)), True
         metrics.requests.labels(self.path, answer.code).inc()
         metrics.seconds.labels(self.path).observe(clock.monotonic() - started)
         await send_answer(send, answer, close=close)
@@ -75,7 +78,7 @@ class SignedEndpoint:
         case = Case(id=new_decision_id(), now=self.context.clock.now(), endpoint=self.path, peer=peer)
         try:
             async with asyncio.timeout(self.context.settings.decide.timeout_seconds):
-                case.caller = await self.guard.verify(message, self.path, case.now)
+                case.caller = await self.guard.verify(message, case)
                 self.context.instance_rate.take(case.caller.instance.uid)
                 answer = await self.answer(case, message)
         except CountersignError as error:
@@ -85,19 +88,19 @@ class SignedEndpoint:
         except Exception:  # noqa: BLE001 - whatever a request does to us, its sender gets a no
             _log.exception("decision failed", decision=case.id)
             return await self._refused(case, Refusal("decide.failed", "see the webhook's log", retry_after=1))
-        nonce = self.guard.nonce_header(case.caller.jkt, case.now)
+        nonce = self.guard.nonce_header(case.jkt, case.now)
         return Answer(answer.status, (*answer.headers, *nonce), answer.body, answer.code)
 
     async def _refused(self, case: Case, refusal: Refusal) -> Answer:
         """Record a refusal that came far enough, tell the instance's owner, and answer."""
-        jkt = refusal.jkt if case.caller is None else case.caller.jkt
-        if case.caller is not None or refusal.audited:
+        if case.jkt is not None:
+            servers = self.context.book.servers
             try:
-                await self.context.recorder.refused(case, refusal, jkt, self.context.book.servers)
+                await self.context.recorder.refused(case, refusal, servers)
             except Unavailable as error:
                 refusal = Refusal.of(error)
-            self.context.notices.denied(case, refusal)
-        return _refuse(refusal, case.id, self.guard.nonce_header(jkt, case.now))
+            self.context.notices.denied(case, refusal, servers)
+        return _refuse(refusal, case.id, self.guard.nonce_header(case.jkt or refusal.jkt, case.now))
 
     def _wrong_method(self) -> Answer:
         answer = _refuse(Refusal("mcp.http_method", f"{self.path} takes {self.method}"))

@@ -6,7 +6,7 @@ import secrets
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from countersign.errors import Denied, Unavailable
-from countersign.wire import mint_token
+from countersign.wire import TokenClaims, mint_token
 from countersign_webhook.decide.form import parse_token_request
 from countersign_webhook.decide.http import NO_STORE, Answer
 from countersign_webhook.decide.judge import judge
@@ -80,8 +80,10 @@ def token_claims(case: Case, *, issuer: str, life: int) -> TokenClaims:
     """Return the claims of wire.md 5 for an allowed case: names and digests, no argument and no hardware identifier."""
     if case.caller is None or case.facts is None or case.request is None or case.jti is None:
         raise Unavailable("decide.failed", "a step before the token is missing")
-    instance, call = case.caller.instance, case.request.call
     attested = case.facts.device.attestation_time
+    if attested is None or case.rule_set is None:
+        raise Unavailable("decide.failed", "no token without evidence and rules")
+    instance, call = case.caller.instance, case.request.call
     return TokenClaims(
         iss=issuer,
         sub=case.caller.spiffe_id,
@@ -91,4 +93,14 @@ def token_claims(case: Case, *, issuer: str, life: int) -> TokenClaims:
         exp=case.seconds + life,
         jti=case.jti,
         txn=case.id,
+        public_key=case.caller.public_key,
+        protocol=call.protocol,
+        method=call.method,
+        tool=call.tool,
+        args=call.args,
+        instance=f"{instance.namespace}/{instance.name}",
+        key_tier=case.caller.key_tier,
+        assurance=instance.assurance,
+        attested_at=int(attested.timestamp()),
+        policy=case.rule_set,
     )

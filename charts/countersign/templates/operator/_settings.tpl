@@ -1,0 +1,13 @@
+{{/* The operator's settings: operator/countersign/controller/settings.py. */}}
+{{- define "countersign.operatorSettings" -}}
+namespace: {{ .Release.Namespace }}
+cluster: {{ .Values.clusterName }}
+webhook_url: {{ include "countersign.webhookURL" . }}
+authority_url: {{ include "countersign.authorityURL" . }}
+webhook_names:
+{{ include "countersign.serviceNames" (dict "root" . "process" "webhook") }}
+authority_names:
+{{ include "countersign.serviceNames" (dict "root" . "process" "authority") }}
+audiences: {{ .Values.audiences | toJson }}
+log_level: {{ .Values.logLevel }}
+{{- end -}}

@@ -1,0 +1,55 @@
+"""The chart on a plane: RBAC and admission policies, without the webhooks, and taken away again."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from support.chart import SYSTEM, apply, as_list, instance, render
+
+from countersign.devcluster import Plane, PlaneError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# What one of our kinds would need: the webhooks are left out, so that the policies alone answer.
+KINDS = (
+    "ServiceAccount",
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "Role",
+    "RoleBinding",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+)
+SECONDS = 30
+
+
+@pytest.fixture(scope="module")
+def installed(crds: Plane) -> Iterator[Plane]:
+    objects = [each for each in render() if each["kind"] in KINDS]
+    apply(crds, [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}}])
+    apply(crds, objects)
+    try:
+        bite(crds, expected=True)
+        yield crds
+    finally:
+        crds.kubectl("delete", "--ignore-not-found", "--wait=false", "-f", "-", data=as_list(objects))
+        bite(crds, expected=False)
+
+
+def bite(plane: Plane, *, expected: bool) -> None:
+    """Return when the policies are in force, or no longer: the API server follows them by a watch."""
+    end = time.monotonic() + SECONDS
+    while refused(plane) is not expected:
+        assert time.monotonic() < end, f"the admission policies are {'not yet' if expected else 'still'} in force"
+
+
+def refused(plane: Plane) -> bool:
+    try:
+        plane.kubectl("create", "--dry-run=server", "-f", "-", data=json.dumps(instance("probe", "default")))
+    except PlaneError as error:
+        return "made by Countersign" in str(error)
+    return False

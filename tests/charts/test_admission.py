@@ -1,0 +1,310 @@
+"""The rows V of crds.md 4 on a real API server, with our webhook not even installed."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.chart import SYSTEM, VALUE_SETS, apply, as_list, instance, render
+
+from countersign.devcluster import Plane, PlaneError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.plane
+
+OPERATOR, WEBHOOK, AUTHORITY = (
+    f"system:serviceaccount:{SYSTEM}:countersign-{process}" for process in ("operator", "webhook", "authority")
+)
+COLLECTOR = "system:serviceaccount:kube-system:generic-garbage-collector"
+# May write everything of ours, has neither of the two verbs.
+WRITER, APPROVER, LOWERER = "chart-test-writer", "chart-test-approver", "chart-test-lowerer"
+MADE = "AgentInstance objects are made by Countersign"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def people(installed: Plane) -> Iterator[None]:
+    rbac = "rbac.authorization.k8s.io"
+    verbs = ["get", "list", "watch", "create", "update", "patch", "delete"]
+    roles = {
+        WRITER: [{"apiGroups": ["countersign.dev"], "resources": ["*"], "verbs": verbs}],
+        APPROVER: [{"apiGroups": ["countersign.dev"], "resources": ["devices"], "verbs": ["approve"]}],
+        LOWERER: [{"apiGroups": ["countersign.dev"], "resources": ["toolservers"], "verbs": ["lower"]}],
+    }
+    objects: list[dict[str, Any]] = []
+    for name, rules in roles.items():
+        head = {"apiVersion": f"{rbac}/v1", "metadata": {"name": name}}
+        also = [] if name == WRITER else [{"apiGroup": rbac, "kind": "User", "name": name}]
+        users = [WRITER, APPROVER, LOWERER] if name == WRITER else []
+        subjects = also or [{"apiGroup": rbac, "kind": "User", "name": user} for user in users]
+        objects.append({**head, "kind": "ClusterRole", "rules": rules})
+        ref = {"apiGroup": rbac, "kind": "ClusterRole", "name": name}
+        objects.append({**head, "kind": "ClusterRoleBinding", "roleRef": ref, "subjects": subjects})
+    apply(installed, objects)
+    yield
+    installed.kubectl("delete", "--wait=false", "-f", "-", data=as_list(objects))
+
+
+def create(plane: Plane, found: dict[str, Any], user: str | None = None) -> None:
+    plane.kubectl("create", "-f", "-", *([f"--as={user}"] if user else []), data=json.dumps(found))
+
+
+def patch(plane: Plane, found: dict[str, Any], change: dict[str, Any], user: str | None = None) -> None:
+    meta = found["metadata"]
+    where = ["-n", meta["namespace"]] if "namespace" in meta else []
+    words = [
+        "patch",
+        f"{found['kind'].lower()}s.countersign.dev",
+        meta["name"],
+        *where,
+        "--type=merge",
+        "-p",
+        json.dumps(change),
+    ]
+    plane.kubectl(*words, *([f"--as={user}"] if user else []))
+
+
+# -- all objects ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("values", VALUE_SETS.values(), ids=VALUE_SETS)
+def test_the_api_server_accepts_every_object(installed: Plane, values: tuple[str, ...]) -> None:
+    objects = render(*values)
+    # --force-conflicts: some of these are installed, and a controller has written to them.
+    said = apply(installed, objects, "--dry-run=server", "--force-conflicts")
+    assert len(said.splitlines()) == len(objects)
+
+
+def test_the_api_server_finds_no_fault_with_the_expressions(installed: Plane) -> None:
+    """Types are checked against the CRDs by a controller, which writes what it finds into the status."""
+    names = [each["metadata"]["name"] for each in render() if each["kind"] == "ValidatingAdmissionPolicy"]
+    assert names
+    for name in names:
+        end = time.monotonic() + 30
+        while "typeChecking" not in (status := policy_status(installed, name)):
+            assert time.monotonic() < end, f"{name} was not checked"
+        assert status["typeChecking"] == {}, status
+
+
+def policy_status(plane: Plane, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = plane.get("validatingadmissionpolicy", name).get("status", {})
+    return found
+
+
+def test_the_policies_deny_and_fail_closed() -> None:
+    objects = render()
+    policies = {each["metadata"]["name"]: each for each in objects if each["kind"] == "ValidatingAdmissionPolicy"}
+    bindings = [each for each in objects if each["kind"] == "ValidatingAdmissionPolicyBinding"]
+    assert {each["spec"]["policyName"] for each in bindings} == set(policies)
+    assert all(each["spec"]["validationActions"] == ["Deny"] for each in bindings)
+    assert all(each["spec"]["failurePolicy"] == "Fail" for each in policies.values())
+
+
+# -- AgentInstance --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("user", [None, WRITER, OPERATOR, WEBHOOK])
+def test_an_instance_is_made_by_the_authority_alone(installed: Plane, namespace: str, user: str | None) -> None:
+    found = instance("refund-agent-7f9c4", namespace)
+    # Our own processes are stopped by RBAC before; an administrator by nothing but the policy.
+    with pytest.raises(PlaneError, match="forbidden" if user in (OPERATOR, WEBHOOK) else MADE):
+        create(installed, found, user)
+    create(installed, found, AUTHORITY)
+
+
+def test_a_person_changes_only_the_state(installed: Plane, namespace: str) -> None:
+    found = instance("refund-agent-7f9c4", namespace)
+    create(installed, found, AUTHORITY)
+    patch(installed, found, {"spec": {"state": "Revoked", "stateReason": "seen where it should not be"}}, WRITER)
+
+
+@pytest.mark.parametrize("user", [None, WRITER, OPERATOR])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"metadata": {"finalizers": ["example.com/stay"]}},
+        {"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "other", "uid": "1"}]}},
+        {"metadata": {"ownerReferences": None}},
+    ],
+    ids=["finalizer", "another owner", "no owner"],
+)
+def test_nobody_keeps_an_instance_alive(
+    installed: Plane, namespace: str, change: dict[str, Any], user: str | None
+) -> None:
+    found = instance("refund-agent-7f9c4", namespace)
+    found["metadata"]["ownerReferences"] = [{"apiVersion": "v1", "kind": "Pod", "name": "pod", "uid": "0"}]
+    create(installed, found, AUTHORITY)
+    with pytest.raises(PlaneError, match=f"{MADE}: their owners and finalizers may not change"):
+        patch(installed, found, change, user)
+
+
+def test_what_an_instance_joins_cannot_be_changed(installed: Plane, namespace: str) -> None:
+    found = instance("refund-agent-7f9c4", namespace)
+    create(installed, found, AUTHORITY)
+    # The CRD's own rule answers first; the policy stands behind it.
+    with pytest.raises(PlaneError, match="deviceRef"):
+        patch(installed, found, {"spec": {"deviceRef": {"name": "node-b"}}})
+
+
+def test_the_garbage_collector_is_not_kept_from_its_work(installed: Plane, namespace: str) -> None:
+    """With --cascade=orphan, and where one of several owners is gone, it takes an owner out of what it owned."""
+    found = instance("refund-agent-7f9c4", namespace)
+    found["metadata"]["ownerReferences"] = [{"apiVersion": "v1", "kind": "Pod", "name": "pod", "uid": "0"}]
+    create(installed, found, AUTHORITY)
+    patch(installed, found, {"metadata": {"ownerReferences": None}}, COLLECTOR)
+
+
+# -- Device ---------------------------------------------------------------------------------------------------------------
+
+
+def device(name: str, state: str | None) -> dict[str, Any]:
+    spec: dict[str, Any] = {
+        "poolRef": {"name": "lab"},
+        "ek": {"publicKeySHA256": "sha256:" + "0" * 64},
+        "binding": {"type": "Node", "node": {"name": name}},
+    }
+    if state is not None:
+        spec["state"] = state
+    return {"apiVersion": "countersign.dev/v1alpha1", "kind": "Device", "metadata": {"name": name}, "spec": spec}
+
+
+@pytest.fixture
+def name(namespace: str, installed: Plane) -> Iterator[str]:
+    """A name for a cluster-scoped object that nobody else uses."""
+    yield namespace
+    installed.kubectl("delete", "device", namespace, "--ignore-not-found")
+
+
+@pytest.mark.parametrize("user", [WRITER, LOWERER, AUTHORITY])
+def test_who_may_write_devices_may_not_approve_them(installed: Plane, name: str, user: str) -> None:
+    with pytest.raises(PlaneError, match=f"{user} may not approve devices"):
+        create(installed, device(name, "Approved"), user)
+    create(installed, device(name, None), user)
+
+
+def test_a_pending_device_is_approved_by_who_may(installed: Plane, name: str) -> None:
+    found = device(name, "Pending")
+    create(installed, found, WRITER)
+    with pytest.raises(PlaneError, match=f"{WRITER} may not approve devices"):
+        patch(installed, found, {"spec": {"state": "Approved"}}, WRITER)
+    patch(installed, found, {"spec": {"state": "Approved"}}, APPROVER)
+    # Whatever else of an approved Device, and to deny it, needs no such right; to approve it again does.
+    patch(installed, found, {"spec": {"owner": "platform"}}, WRITER)
+    patch(installed, found, {"spec": {"state": "Denied"}}, WRITER)
+    with pytest.raises(PlaneError, match=f"{WRITER} may not approve devices"):
+        patch(installed, found, {"spec": {"state": "Approved"}}, WRITER)
+
+
+def test_approve_can_be_granted_for_one_device(installed: Plane, name: str) -> None:
+    rule = ["--verb=approve", "--resource=devices.countersign.dev", f"--resource-name={name}"]
+    installed.kubectl("create", "clusterrole", f"{name}-approve", *rule)
+    installed.kubectl(
+        "create", "clusterrolebinding", f"{name}-approve", f"--clusterrole={name}-approve", f"--user={name}"
+    )
+    installed.kubectl("create", "clusterrolebinding", f"{name}-write", f"--clusterrole={WRITER}", f"--user={name}")
+    create(installed, device(name, "Approved"), name)
+    with pytest.raises(PlaneError, match=f"{name} may not approve devices"):
+        create(installed, device(f"{name}-b", "Approved"), name)
+
+
+# -- ToolServer -----------------------------------------------------------------------------------------------------------
+
+
+def server(namespace: str, requires: dict[str, Any] | None = None, access: str = "ReadWrite") -> dict[str, Any]:
+    spec: dict[str, Any] = {
+        "audience": f"http://tools.{namespace}.svc:8000/mcp",
+        "protocol": "MCP",
+        "tools": [{"name": "get", "access": "ReadOnly", "inputSchema": {"type": "object"}}],
+    }
+    spec["tools"].append({"name": "put", "access": access, "inputSchema": {"type": "object"}})
+    if requires is not None:
+        spec["requires"] = requires
+    head = {"apiVersion": "countersign.dev/v1alpha1", "kind": "ToolServer"}
+    return {**head, "metadata": {"name": "tools", "namespace": namespace}, "spec": spec}
+
+
+FULL = {"minAssurance": "Hardware", "minKeyTier": "TPM", "maxAttestationAgeSeconds": 3600}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((None, "Destructive"), (None, "ReadWrite")),
+        ((None, "ReadWrite"), (None, "ReadOnly")),
+        ((FULL,), ({**FULL, "minAssurance": "Virtual"},)),
+        ((FULL,), ({**FULL, "minKeyTier": "TPMSession"},)),
+        ((FULL,), ({**FULL, "maxAttestationAgeSeconds": 3601},)),
+        ((FULL,), ({**FULL, "maxAttestationAgeSeconds": None},)),
+        ((FULL,), (None,)),
+        ((None,), ({"minAssurance": "Software"},)),
+        ((None,), ({"minKeyTier": "DPoP"},)),
+    ],
+    ids=[
+        "destructive",
+        "read-write",
+        "assurance",
+        "tier",
+        "age",
+        "no age",
+        "no requires",
+        "below Virtual",
+        "below session",
+    ],
+)
+def test_lowering_needs_the_verb(
+    installed: Plane, namespace: str, before: tuple[Any, ...], after: tuple[Any, ...]
+) -> None:
+    found, lowered = server(namespace, *before), server(namespace, *after)["spec"]
+    create(installed, found, WRITER)
+    # Merged, so that what the new one leaves out is taken away.
+    change = {"spec": {"tools": lowered["tools"], "requires": lowered.get("requires")}}
+    for user in (WRITER, APPROVER):
+        with pytest.raises(PlaneError, match=f"{user} may not lower access or requires of toolservers"):
+            patch(installed, found, change, user)
+    patch(installed, found, change, LOWERER)
+
+
+def test_raising_and_everything_else_needs_no_more_than_the_right_to_write(installed: Plane, namespace: str) -> None:
+    found = server(namespace, {"maxAttestationAgeSeconds": 7200})
+    create(installed, found, WRITER)
+    raised = server(namespace, FULL, access="Destructive")
+    patch(installed, found, {"spec": raised["spec"]}, WRITER)
+    more = [*raised["spec"]["tools"], {"name": "new", "access": "ReadOnly", "inputSchema": {"type": "object"}}]
+    patch(installed, found, {"spec": {"tools": more[1:]}}, WRITER)
+    patch(installed, found, {"spec": {"exposeTo": {"from": "All"}}}, WRITER)
+
+
+def test_a_server_with_as_many_tools_as_there_may_be_is_judged_in_time(installed: Plane, namespace: str) -> None:
+    found = server(namespace)
+    names = [f"{'x' * 120}{number:08}" for number in range(128)]
+    found["spec"]["tools"] = [
+        {"name": each, "access": "ReadWrite", "inputSchema": {"type": "object"}} for each in names
+    ]
+    create(installed, found, WRITER)
+    patch(installed, found, {"spec": {"endpoint": f"http://other.{namespace}.svc:8000/mcp"}}, WRITER)
+    found["spec"]["tools"][-1]["access"] = "ReadOnly"
+    with pytest.raises(PlaneError, match=f"{WRITER} may not lower"):
+        patch(installed, found, {"spec": {"tools": found["spec"]["tools"]}}, WRITER)
+
+
+# -- our processes, as RBAC and the policies together let them ----------------------------------------------------------------
+
+
+def test_the_operator_revokes(installed: Plane, namespace: str) -> None:
+    found = instance("refund-agent-7f9c4", namespace)
+    create(installed, found, AUTHORITY)
+    patch(installed, found, {"spec": {"state": "Revoked", "stateReason": "AgentGone: it went"}}, OPERATOR)
+
+
+def test_the_operator_writes_the_trust_map_of_any_namespace_and_no_other_map(installed: Plane, namespace: str) -> None:
+    def trust(name: str) -> list[dict[str, Any]]:
+        meta = {"name": name, "namespace": namespace}
+        return [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"ca.crt": "x"}}]
+
+    apply(installed, trust("countersign-trust"), f"--as={OPERATOR}")
+    apply(installed, trust("countersign-trust"), f"--as={OPERATOR}")
+    with pytest.raises(PlaneError, match="forbidden"):
+        apply(installed, trust("kube-root-ca.crt"), f"--as={OPERATOR}")

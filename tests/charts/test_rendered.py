@@ -1,0 +1,247 @@
+"""What helm makes of the chart: linted, closed against typos, and in agreement with the processes that it starts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support.chart import CHART, DEMO, SYSTEM, VALUE_SETS, helm, one, render
+
+from countersign.api import KINDS
+from countersign.authority.settings import load as load_authority
+from countersign.controller.settings import load as load_operator
+from countersign.demo.machine import _FROM_CHART
+from countersign_webhook.admission.kinds import KINDS as JUDGED
+from countersign_webhook.settings import load as load_webhook
+
+GOLDEN = Path(__file__).parent / "webhooks.yaml"
+LOADERS: dict[str, Any] = {"operator": load_operator, "webhook": load_webhook, "authority": load_authority}
+PLURALS = {kind.__name__: kind.names.plural for kind in KINDS}
+
+
+@pytest.mark.parametrize("values", VALUE_SETS.values(), ids=VALUE_SETS)
+def test_lints_strictly(values: tuple[str, ...]) -> None:
+    words = [word for each in values for word in ("--set", each)]
+    done = helm("lint", "--strict", str(CHART), "--namespace", SYSTEM, *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "webhok.url=https://127.0.0.1:9443",
+        "webhook.urll=https://127.0.0.1:9443",
+        "webhook.url=http://127.0.0.1:9443",
+        "webhook.url=https://127.0.0.1:9443/",
+        "webhook.replicas=2",
+        "webhook.storage.typ=EmptyDir",
+        "authority.replicas=2",
+        "operator.replicas=0",
+        "clusterName=Prod",
+        "logLevel=loud",
+        "image.pullPolicy=Sometimes",
+        "audiences[0].prefix=https://tools.example.com",
+        "crds.enabled=maybe",
+        "networkPolicy.podCIDRs={everything}",
+    ],
+)
+def test_a_value_that_is_not_known_or_not_possible_is_refused(value: str) -> None:
+    done = helm("template", "countersign", str(CHART), "--set", value)
+    assert done.returncode != 0
+    assert "values don't meet the specifications of the schema" in done.stderr
+
+
+def test_the_schema_and_the_file_know_the_same_values() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    assert schema["additionalProperties"] is False
+    compare(yaml.safe_load((CHART / "values.yaml").read_text()), schema, schema["definitions"])
+
+
+def compare(values: dict[str, Any], schema: dict[str, Any], definitions: dict[str, Any]) -> None:
+    assert set(schema["properties"]) - {"global"} == set(values)
+    for name, value in values.items():
+        inner = schema["properties"][name]
+        inner = definitions[inner["$ref"].rpartition("/")[2]] if "$ref" in inner else inner
+        if isinstance(value, dict) and "properties" in inner:
+            assert inner["additionalProperties"] is False
+            compare(value, inner, definitions)
+
+
+def test_the_webhooks_are_registered_as_golden() -> None:
+    found = [each for each in render(namespace="countersign-system") if each["kind"].endswith("WebhookConfiguration")]
+    for each in found:
+        del each["metadata"]["labels"]
+    assert found == list(yaml.safe_load_all(GOLDEN.read_text()))
+
+
+def test_a_url_stands_in_the_place_of_the_service() -> None:
+    service, url = render(), render(*DEMO)
+    for kind, path in (
+        ("MutatingWebhookConfiguration", "/mutate-pods"),
+        ("ValidatingWebhookConfiguration", "/validate"),
+    ):
+        by_url, by_service = (one(each, kind, "countersign")["webhooks"][0] for each in (url, service))
+        assert by_url.pop("clientConfig") == {"url": f"https://127.0.0.1:9443{path}"}
+        assert "caBundle" not in by_service.pop("clientConfig")
+        assert by_url == by_service
+
+
+def test_validation_is_asked_for_exactly_the_kinds_that_the_webhook_judges() -> None:
+    rules = one(render(), "ValidatingWebhookConfiguration", "countersign")["webhooks"][0]["rules"]
+    assert rules[0]["resources"] == sorted(PLURALS[kind] for kind in JUDGED)
+
+
+@pytest.mark.parametrize("values", VALUE_SETS.values(), ids=VALUE_SETS)
+@pytest.mark.parametrize("process", LOADERS)
+def test_each_process_can_read_its_settings(process: str, values: tuple[str, ...], tmp_path: Path) -> None:
+    objects = render(*values)
+    pod = one(objects, "Deployment", f"countersign-{process}")["spec"]["template"]["spec"]
+    container = pod["containers"][0]
+    assert container["args"] == [process, "--config", f"/etc/countersign/{process}.yaml"]
+    assert pod["serviceAccountName"] == f"countersign-{process}"
+    settings = one(objects, "ConfigMap", f"countersign-{process}-")
+    assert settings["immutable"] is True
+    assert volume(pod, "/etc/countersign")["configMap"]["name"] == settings["metadata"]["name"]
+    file = tmp_path / "settings.yaml"
+    file.write_text(settings["data"][f"{process}.yaml"])
+    read = LOADERS[process](file)
+    assert (read.namespace, read.kubeconfig) == (SYSTEM, None)
+    assert_mounted(pod, read)
+    assert_ports(objects, process, container, read)
+
+
+def volume(pod: dict[str, Any], path: str) -> dict[str, Any]:
+    mounts = {each["mountPath"]: each["name"] for each in pod["containers"][0]["volumeMounts"]}
+    return next(each for each in pod["volumes"] if each["name"] == mounts[path])
+
+
+def assert_mounted(pod: dict[str, Any], read: Any) -> None:
+    """Every file that the settings name is in a Secret or ConfigMap that is mounted there."""
+    process = read.__class__.__name__.removesuffix("Settings").lower()
+    for block in ("admission", "calls", "listen"):
+        part = getattr(read, block, None)
+        for path in filter(None, (getattr(part, "tls_cert", None), getattr(part, "tls_key", None))):
+            assert volume(pod, str(path.parent))["secret"]["secretName"] == f"countersign-{process}-tls"
+        if client_ca := getattr(part, "client_ca", None):
+            assert volume(pod, str(client_ca.parent))["configMap"]["name"] == "apiserver-client-ca"
+    if keys := getattr(read, "token_keys", None):
+        assert volume(pod, str(keys))["secret"]["secretName"] == "countersign-token-keys"
+    if audit := getattr(read, "audit", None):
+        assert volume(pod, str(audit.directory.parent)).keys() & {"persistentVolumeClaim", "emptyDir"}
+    if database := getattr(read, "database_url", None):
+        assert database == f"sqlite+aiosqlite:///{audit.directory.parent}/authority.db"
+
+
+def assert_ports(objects: list[dict[str, Any]], process: str, container: dict[str, Any], read: Any) -> None:
+    """Each port that the process listens on is a port of the container and, by its name, of the Service."""
+    blocks = ("admission", "calls", "listen", "health")
+    listening = {part.port for name in blocks if (part := getattr(read, name, None)) is not None}
+    assert {each["containerPort"] for each in container["ports"]} == listening
+    service = one(objects, "Service", f"countersign-{process}")["spec"]
+    assert {each["targetPort"]: each["port"] for each in service["ports"]} == {
+        each["name"]: each["containerPort"] for each in container["ports"]
+    }
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        assert container[probe]["httpGet"]["port"] == "health"
+
+
+def test_the_processes_are_told_the_same_about_each_other(tmp_path: Path) -> None:
+    objects = render(
+        "clusterName=prod-eu", "audiences[0].prefix=https://a.example/", "audiences[0].namespaces={billing}"
+    )
+    read = {}
+    for process, load in LOADERS.items():
+        file = tmp_path / process
+        file.write_text(one(objects, "ConfigMap", f"countersign-{process}-")["data"][f"{process}.yaml"])
+        read[process] = load(file)
+    operator, webhook, authority = read["operator"], read["webhook"], read["authority"]
+    assert operator.webhook_url == webhook.issuer == f"https://countersign-webhook.{SYSTEM}.svc:8443"
+    assert operator.authority_url == authority.url == f"https://countersign-authority.{SYSTEM}.svc:8443"
+    assert f"countersign-webhook.{SYSTEM}.svc" in operator.webhook_names
+    assert f"countersign-authority.{SYSTEM}.svc" in operator.authority_names
+    assert operator.grants == webhook.grants == (("https://a.example/", ("billing",)),)
+    assert {each.cluster for each in read.values()} == {"prod-eu"}
+    assert (webhook.injection.image, webhook.injection.version) == (
+        authority.injection.image,
+        authority.injection.version,
+    )
+
+
+def test_another_setting_is_another_configmap_and_so_a_new_pod() -> None:
+    names = {
+        one(render(f"logLevel={level}"), "ConfigMap", "countersign-webhook-")["metadata"]["name"]
+        for level in ("info", "debug")
+    }
+    assert len(names) == 2
+
+
+@pytest.mark.parametrize("process", LOADERS)
+def test_no_process_has_more_of_its_node_than_it_needs(process: str) -> None:
+    pod = one(render(), "Deployment", f"countersign-{process}")["spec"]["template"]["spec"]
+    security = pod["securityContext"]
+    assert (security["runAsNonRoot"], security["seccompProfile"]) == (True, {"type": "RuntimeDefault"})
+    assert not {"hostNetwork", "hostPID", "hostIPC", "hostUsers"} & pod.keys()
+    assert not any("hostPath" in each for each in pod["volumes"])
+    # kubelet makes COUNTERSIGN_WEBHOOK_PORT of a Service's name, which a process could take for a setting.
+    assert pod["enableServiceLinks"] is False
+    (container,) = pod["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "privileged": False,
+        "readOnlyRootFilesystem": True,
+    }
+    assert container["resources"]["limits"]["memory"]
+    for name in ("settings", "tls", "token-keys"):
+        assert all(each.get("readOnly") for each in container["volumeMounts"] if each["name"] == name)
+
+
+def test_pods_are_kept_off_the_admission_port() -> None:
+    policy = one(render("networkPolicy.podCIDRs={10.0.0.0/8,fd00::/8}"), "NetworkPolicy", "countersign-webhook")["spec"]
+    labels = one(render(), "Deployment", "countersign-webhook")["spec"]["template"]["metadata"]["labels"]
+    assert policy["podSelector"]["matchLabels"] == labels
+    open_to_all, guarded = policy["ingress"]
+    assert [each["port"] for each in open_to_all["ports"]] == ["calls", "health"]
+    assert "from" not in open_to_all
+    assert [each["port"] for each in guarded["ports"]] == ["admission"]
+    assert [each["ipBlock"] for each in guarded["from"]] == [
+        {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]},
+        {"cidr": "::/0", "except": ["fd00::/8"]},
+    ]
+
+
+def test_the_kinds_can_be_left_out_and_are_kept() -> None:
+    definitions = [each for each in render() if each["kind"] == "CustomResourceDefinition"]
+    assert {each["spec"]["names"]["plural"] for each in definitions} == set(PLURALS.values())
+    assert all(each["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep" for each in definitions)
+    assert not [each for each in render("crds.enabled=false") if each["kind"] == "CustomResourceDefinition"]
+
+
+def test_the_demo_takes_all_but_what_a_kubelet_would_run() -> None:
+    left = {each["kind"] for each in render(*DEMO)} - _FROM_CHART
+    assert left == {
+        "ConfigMap",
+        "CustomResourceDefinition",
+        "Deployment",
+        "NetworkPolicy",
+        "PersistentVolumeClaim",
+        "Service",
+    }
+
+
+def test_no_container_registry_is_named() -> None:
+    images = {
+        each["spec"]["template"]["spec"]["containers"][0]["image"] for each in render() if each["kind"] == "Deployment"
+    }
+    assert images == {"localhost/countersign:0.1.0"}
+
+
+def test_every_value_is_in_the_readme() -> None:
+    text = (CHART / "README.md").read_text()
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    for name, value in values.items():
+        for inner in value if isinstance(value, dict) and value else [None]:
+            assert f"{name}.{inner}" in text if inner else f"`{name}`" in text

@@ -1,0 +1,93 @@
+"""The chart as helm renders it, and as a plane takes it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from countersign.devcluster import find_or_build
+
+if TYPE_CHECKING:
+    from countersign.devcluster import Plane
+
+CHART = Path(__file__).parents[2] / "charts" / "countersign"
+SYSTEM = "countersign-chart-test"
+DEMO = ("webhook.url=https://127.0.0.1:9443", "image.pullPolicy=Never")
+# Every template's other branch is in one of these.
+VALUE_SETS: dict[str, tuple[str, ...]] = {
+    "defaults": (),
+    "as the demo installs it": DEMO,
+    "nothing that can be left out": (
+        "crds.enabled=false",
+        "networkPolicy.enabled=false",
+        "webhook.storage.type=EmptyDir",
+        "authority.storage.type=EmptyDir",
+    ),
+    "everything that can be said": (
+        "image.tag=1.2.3@sha256:" + "a" * 64,
+        "imagePullSecrets[0].name=pull",
+        "clusterName=prod-eu",
+        "audiences[0].prefix=https://tools.example.com/",
+        "audiences[0].namespaces={billing,tools}",
+        "operator.replicas=3",
+        "crds.keep=false",
+        "webhook.clientCAConfigMap=apiserver-client-ca",
+        "webhook.timeoutSeconds=5",
+        "webhook.storage.storageClassName=fast",
+        "authority.storage.size=20Gi",
+        "networkPolicy.podCIDRs={10.0.0.0/8,fd00::/8}",
+        "nodeSelector.disk=ssd",
+        "tolerations[0].operator=Exists",
+    ),
+}
+
+
+def helm(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [str(find_or_build().helm), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def render(*values: str, namespace: str = SYSTEM) -> list[dict[str, Any]]:
+    return [each for each in yaml.safe_load_all(_rendered(values, namespace)) if each]
+
+
+@cache
+def _rendered(values: tuple[str, ...], namespace: str) -> str:
+    words = [word for each in values for word in ("--set", each)]
+    done = helm("template", "countersign", str(CHART), "--namespace", namespace, *words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def one(objects: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
+    found = [each for each in objects if each["kind"] == kind and each["metadata"]["name"].startswith(name)]
+    assert len(found) == 1, f"{kind} {name}: {[each['metadata']['name'] for each in found]}"
+    return found[0]
+
+
+def as_list(objects: list[dict[str, Any]]) -> str:
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+
+
+def apply(plane: Plane, objects: list[dict[str, Any]], *words: str) -> str:
+    return plane.kubectl("apply", "--server-side", "--validate=strict", *words, "-f", "-", data=as_list(objects))
+
+
+def instance(name: str, namespace: str) -> dict[str, Any]:
+    uid = "0f4f3f5c-1111-4222-8333-444455556666"
+    return {
+        "apiVersion": "countersign.dev/v1alpha1",
+        "kind": "AgentInstance",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "agentRef": {"name": "agent", "uid": uid},
+            "deviceRef": {"name": "node-a", "uid": uid},
+            "type": "Pod",
+            "pod": {"name": "pod", "uid": uid, "nodeName": "node-a"},
+        },
+    }

@@ -1,0 +1,206 @@
+"""The signature base, what it covers, and making a signature; the RFC's own examples, and forms that are not ours."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import replace
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from hypothesis import given
+from hypothesis import strategies as st
+from support.wire_vectors import VectorKey, cases, load, with_session
+
+from countersign.errors import Denied
+from countersign.wire import Message, content_digest, covered_components, es256_verifies, read_jwk, sign_request
+from countersign.wire.signature import component_values, signature_base
+from countersign.wire.signature_fields import read_signature, read_signature_input
+
+GOOD = [case for leg in "TC" for case in cases(leg) if case.code is None]
+PUBLISHED = load("published")
+
+
+@pytest.mark.parametrize("case", GOOD, ids=lambda case: case.name)
+async def test_our_signer_builds_the_bases_of_the_vectors(case) -> None:
+    received = case.message()
+    message = Message.build(received.method, received.target, received.headers, received.body)
+    [member] = read_signature_input(message.get("signature-input") or "")
+    values = dict(member.parameters)
+    key = VectorKey(case.key)
+
+    signed = await sign_request(
+        message,
+        key,
+        audience=values["wimse-aud"].strip('"'),
+        nonce=values["nonce"].strip('"'),
+        created=int(values["created"]),
+        seconds=int(values["expires"]) - int(values["created"]),
+    )
+
+    assert key.signed == [case.signature_base]
+    assert signed.get("signature-input") == message.get("signature-input")
+    assert signed.get("content-digest") == message.get("content-digest")
+
+
+@pytest.mark.parametrize("case", GOOD, ids=lambda case: case.name)
+def test_the_vectors_signatures_verify_under_their_keys(case) -> None:
+    received = case.message()
+    message = Message.build(received.method, received.target, received.headers, received.body)
+    [signature] = read_signature(message.get("signature") or "")
+
+    raw = base64.b64decode(signature.text.strip(":"))
+
+    assert es256_verifies(VectorKey(case.key).public_key, raw, case.signature_base)
+    assert not es256_verifies(VectorKey("root").public_key, raw, case.signature_base)
+
+
+@pytest.mark.parametrize("example", PUBLISHED["rfc9421"][:2], ids=lambda example: example["name"])
+def test_the_rfcs_ecdsa_examples_verify(example) -> None:
+    base = example["signature_base"].encode()
+    lines = [line.partition('": ') for line in example["signature_base"].split("\n")]
+    values = [(name.lstrip('"'), value) for name, _, value in lines[:-1]]
+
+    assert signature_base(values, lines[-1][2]) == base
+    assert es256_verifies(read_jwk(example["jwk"]), base64.b64decode(example["signature"]), base)
+
+
+def test_the_rfcs_request_example_gives_its_base() -> None:
+    [example] = [one for one in PUBLISHED["rfc9421"] if "request" in one]
+    request = example["request"]
+    headers = [(name, value) for name, value in request["headers"]]
+    message = Message.build(request["method"], request["target"], headers, base64.b64decode(request["body"]))
+    names = ("date", "@method", "content-type", "content-length")
+    params = example["signature_base"].rpartition('"@signature-params": ')[2]
+
+    ours = signature_base(component_values(message, names), params).decode().split("\n")
+
+    expected = example["signature_base"].split("\n")
+    assert ours == [line for line in expected if not line.startswith(('"@path', '"@authority'))]
+    x = base64.urlsafe_b64decode(example["jwk"]["x"] + "=")
+    signature = base64.b64decode(example["signature"])
+    ed25519.Ed25519PublicKey.from_public_bytes(x).verify(signature, example["signature_base"].encode())
+
+
+def test_the_rfcs_content_digest() -> None:
+    [example] = PUBLISHED["rfc9530"]
+
+    assert content_digest(base64.b64decode(example["body"])) == example["content_digest"]
+
+
+def test_covered_components_are_a_function_of_the_message() -> None:
+    headers = (
+        ("mcp-param-zone", "1"),
+        ("accept", "x"),
+        ("mcp-name", "n"),
+        ("mcp-method", "m"),
+        ("mcp-param-area", "2"),
+        ("mcp-session-id", "s"),
+        ("authorization", "a"),
+        ("content-type", "t"),
+    )
+
+    covered = covered_components(Message("POST", "/", headers, b""))
+
+    assert covered == (
+        "@method",
+        "@request-target",
+        "content-type",
+        "authorization",
+        "mcp-method",
+        "mcp-name",
+        "mcp-session-id",
+        "mcp-param-area",
+        "mcp-param-zone",
+    )
+
+
+async def test_an_old_signature_is_replaced_and_never_covered() -> None:
+    key = VectorKey("tpm")
+    message = Message("POST", "/", (("content-type", "t"),), b"{}")
+
+    first = await sign_request(message, key, audience="https://a", nonce="n" * 22, created=1)
+    again = await sign_request(first, key, audience="https://a", nonce="n" * 22, created=1)
+
+    assert [name for name, _ in again.headers] == [name for name, _ in first.headers]
+    assert key.signed[0] == key.signed[1]
+
+
+@pytest.mark.parametrize(("audience", "nonce"), [('https://a"', "n" * 22), ("https://a", "short"), ("", "n" * 22)])
+async def test_what_cannot_be_written_down_is_not_signed(audience: str, nonce: str) -> None:
+    key = VectorKey("tpm")
+
+    with pytest.raises(ValueError, match="cannot be signed"):
+        await sign_request(Message("GET", "/", (), b""), key, audience=audience, nonce=nonce, created=1)
+
+    assert key.signed == []
+
+
+async def test_a_key_that_signs_otherwise_is_a_bug() -> None:
+    class Der(VectorKey):
+        async def sign(self, data: bytes) -> bytes:
+            return (await super().sign(data))[:63]
+
+    with pytest.raises(ValueError, match="64 bytes"):
+        await sign_request(Message("GET", "/", (), b""), Der("tpm"), audience="https://a", nonce="n" * 22, created=1)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "wimse",
+        "wimse=",
+        "wimse=()x",
+        "wimse=(@method)",
+        'wimse=("@method" );created=1',
+        'wimse=("@method"  "a");created=1',
+        'wimse=("@method");created=1 ;expires=2',
+        'wimse=("@method");nonce="a\\"b"',
+        'wimse=("@method");nonce="a',
+        'wimse=("@meth\u00f6d")',
+        'wimse=("@method"),',
+        ',wimse=("@method")',
+        'wimse=("@method");Created=1',
+        'wimse=("@method")\n',
+    ],
+)
+def test_what_is_no_dictionary_of_inner_lists(value: str) -> None:
+    with pytest.raises(Denied) as refusal:
+        read_signature_input(value)
+
+    assert refusal.value.code == "proof.format"
+
+
+@given(st.text(alphabet='wimse=(")@;:,ab1 \t-.*', max_size=60))
+def test_any_text_is_read_or_refused_with_the_code(value: str) -> None:
+    for reader in (read_signature, read_signature_input):
+        try:
+            members = reader(value)
+        except Denied as error:
+            assert error.code == "proof.format"
+        else:
+            assert ",".join(f"{one.label}={one.text}" for one in members) == "".join(value.split()) or " " in value
+
+
+@pytest.mark.parametrize("case", [one for one in cases("T") if one.name == "t_tpm"], ids=lambda one: one.name)
+async def test_truncated_anywhere_the_fields_are_refused(case) -> None:
+    from countersign.errors import CountersignError  # noqa: PLC0415 - one use
+    from countersign.wire import verify_leg_t  # noqa: PLC0415 - one use
+
+    message = case.message()
+    for name in ("signature", "signature-input", "content-digest"):
+        value = message.get(name) or ""
+        for end in range(0, len(value), 7):
+            headers = tuple((each, text[:end] if each == name else text) for each, text in message.headers)
+            with pytest.raises(CountersignError):
+                await verify_leg_t(replace(message, headers=headers), await case.leg_t())
+
+
+def test_the_cases_left_out_are_those_of_sessions_alone() -> None:
+    assert {case.name for case in cases("T") if with_session(case)} == {
+        "t_session",
+        "session_not_covered",
+        "session_signed_by_leaf",
+        "session_of_other_leaf",
+        "session_expired",
+    }
