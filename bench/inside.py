@@ -19,32 +19,32 @@ from countersign.policy import Agent, Caller, Catalogue, Device, Instance, Quest
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-__all__ = ["AUDIENCE", "SIZES", "TOOL", "opened", "question", "record", "rules_of", "servers"]
+__all__ = ["AUDIENCE", "GRANTS", "TOOL", "opened", "policies_of", "policy", "question", "record", "server"]
 
 AUDIENCE = "https://tools.example.com/stripe"
 TOOL = "create_refund"
-SIZES = (10, 1_000, 10_000)
+GRANTS = (("https://tools.example.com", ("billing",)),)
+_SIZES = (10, 1_000, 10_000)
 _TOGETHER = 64
 
 
-def servers() -> Catalogue:
-    """Return a catalogue of one server with two tools."""
+def server() -> dict[str, Any]:
+    """Return a ToolServer with two tools."""
     schema = {"type": "object", "properties": {"charge": {"type": "string"}, "amount": {"type": "integer"}}}
     tools = [{"name": name, "access": "ReadWrite", "inputSchema": schema} for name in (TOOL, "get_charge")]
-    server = {
-        "metadata": {"namespace": "billing", "name": "stripe"},
+    return {
+        "metadata": {"namespace": "billing", "name": "stripe", "uid": "uid-stripe"},
         "spec": {"audience": AUDIENCE, "protocol": "MCP", "tools": tools, "requires": {"minKeyTier": "TPM"}},
     }
-    return Catalogue.build([server], [("https://tools.example.com", ["billing"])])
 
 
-def rules_of(count: int) -> RuleSet:
-    """Return ``count`` policies of other agents, servers and tools, and the one that speaks about the call."""
-    policies = [_policy(number) for number in range(count - 1)]
-    return RuleSet.compile([*policies, _policy(None)])
+def policies_of(count: int) -> list[dict[str, Any]]:
+    """Return ``count`` policies: of other agents, servers and tools, and the one that speaks about the call."""
+    return [*(policy(number) for number in range(count - 1)), policy(None)]
 
 
-def _policy(number: int | None) -> dict[str, Any]:
+def policy(number: int | None, maximum: int = 5000) -> dict[str, Any]:
+    """Return the policy that allows the call (``number`` None), or one of another agent."""
     mine = number is None
     rule = {
         "name": "small",
@@ -52,7 +52,7 @@ def _policy(number: int | None) -> dict[str, Any]:
         "subjects": {"agents": [{"name": "refund-agent" if mine else f"agent-{number}"}]},
         "environment": {"minKeyTier": "TPM", "maxAttestationAgeSeconds": 3600},
         "tools": [{"server": {"name": "stripe"}, "names": [TOOL if mine or number % 2 else f"tool-{number}"]}],
-        "arguments": [{"pointer": "/amount", "type": "Integer", "integer": {"minimum": 1, "maximum": 5000}}],
+        "arguments": [{"pointer": "/amount", "type": "Integer", "integer": {"minimum": 1, "maximum": maximum}}],
     }
     return {
         "kind": "ToolPolicy",
@@ -111,11 +111,11 @@ def record(now: datetime) -> dict[str, Any]:
 @contextlib.asynccontextmanager
 async def opened() -> AsyncIterator[list[Case]]:
     """Compile the rules, open a log, and yield what to time."""
-    now, catalogue = datetime.now(UTC), servers()
+    now, catalogue = datetime.now(UTC), Catalogue.build([server()], GRANTS)
     asked = question(now)
     cases = []
-    for size in SIZES:
-        rules = rules_of(size)
+    for size in _SIZES:
+        rules = RuleSet.compile(policies_of(size))
         answer = decide(asked, rules, catalogue)
         if not answer.allowed:
             raise RuntimeError(f"the benchmark's own call was refused: {answer.code}")

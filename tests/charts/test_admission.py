@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.chart import SYSTEM, VALUE_SETS, apply, as_list, instance, render
+from support.chart import SYSTEM, apply, as_list, instance
 
 from countersign.devcluster import Plane, PlaneError
 
@@ -65,42 +64,6 @@ def patch(plane: Plane, found: dict[str, Any], change: dict[str, Any], user: str
         json.dumps(change),
     ]
     plane.kubectl(*words, *([f"--as={user}"] if user else []))
-
-
-# -- all objects ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("values", VALUE_SETS.values(), ids=VALUE_SETS)
-def test_the_api_server_accepts_every_object(installed: Plane, values: tuple[str, ...]) -> None:
-    objects = render(*values)
-    # --force-conflicts: some of these are installed, and a controller has written to them.
-    said = apply(installed, objects, "--dry-run=server", "--force-conflicts")
-    assert len(said.splitlines()) == len(objects)
-
-
-def test_the_api_server_finds_no_fault_with_the_expressions(installed: Plane) -> None:
-    """Types are checked against the CRDs by a controller, which writes what it finds into the status."""
-    names = [each["metadata"]["name"] for each in render() if each["kind"] == "ValidatingAdmissionPolicy"]
-    assert names
-    for name in names:
-        end = time.monotonic() + 30
-        while "typeChecking" not in (status := policy_status(installed, name)):
-            assert time.monotonic() < end, f"{name} was not checked"
-        assert status["typeChecking"] == {}, status
-
-
-def policy_status(plane: Plane, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = plane.get("validatingadmissionpolicy", name).get("status", {})
-    return found
-
-
-def test_the_policies_deny_and_fail_closed() -> None:
-    objects = render()
-    policies = {each["metadata"]["name"]: each for each in objects if each["kind"] == "ValidatingAdmissionPolicy"}
-    bindings = [each for each in objects if each["kind"] == "ValidatingAdmissionPolicyBinding"]
-    assert {each["spec"]["policyName"] for each in bindings} == set(policies)
-    assert all(each["spec"]["validationActions"] == ["Deny"] for each in bindings)
-    assert all(each["spec"]["failurePolicy"] == "Fail" for each in policies.values())
 
 
 # -- AgentInstance --------------------------------------------------------------------------------------------------------

@@ -265,6 +265,17 @@ async def test_a_tool_server_that_echoes_its_request_does_not_give_the_agent_the
     assert "mcp-echo" not in got.headers
 
 
+async def test_a_list_that_repeats_the_token_does_not_bring_it_back(rig: Rig) -> None:
+    async def listing(request: Seen, send: Any) -> None:
+        tools = [{"name": "get_charge", "description": request.get("authorization")}]
+        await answer(send, 200, JSON, json.dumps({"jsonrpc": "2.0", "id": 3, "result": {"tools": tools}}).encode())
+
+    rig.front.tools = ["get_charge"]
+    rig.tool.script.append(listing)
+    (shown,) = (await rig.post(LISTING)).json()["result"]["tools"]
+    assert shown["description"] == f"Countersign {REMOVED.decode()}"
+
+
 async def test_a_token_in_two_pieces_of_a_stream_is_removed_as_well(rig: Rig) -> None:
     async def split(request: Seen, send: Callable[[Any], Awaitable[None]]) -> None:
         token = (request.get("authorization") or "").partition(" ")[2].encode()

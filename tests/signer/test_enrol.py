@@ -7,7 +7,6 @@ import json
 from collections import deque
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -38,6 +37,7 @@ class Desk:
     app: Any = None
     trust: Trust | None = None
     office: Office | None = None
+    certificate: bytes = b""
     script: dict[str, deque[tuple[int, dict[str, str], bytes]]] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
 
@@ -52,6 +52,9 @@ class Desk:
             status, headers, body = self.script[scope["path"]].popleft()
             fields = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
             await answer(send, status, fields, body)
+            return
+        if self.certificate and "/cert" in scope["path"]:
+            await answer(send, 200, [(b"content-type", b"application/pem-certificate-chain")], self.certificate)
             return
         events = [{"type": "http.request", "body": request.body}]
 
@@ -281,10 +284,6 @@ async def test_a_ca_that_refuses_is_a_no_or_a_not_now(desk: Desk, status: int, k
 
 
 async def test_a_certificate_for_another_key_is_not_used(desk: Desk) -> None:
-    first = await desk.device.create_key()
-    admission = await desk.enroller.admit(desk.trust, first)
-
-    other = (await SoftwareDevice.make().create_key()).public_key
-    liar = SimpleNamespace(jkt=first.jkt, sign=first.sign, public_key=other)
-    with pytest.raises((Denied, Unavailable)):
-        await desk.enroller.certify(desk.trust, liar, admission)
+    desk.certificate = WEB.pem
+    problem = await desk.fails()
+    assert (type(problem), problem.detail) == (Unavailable, "the CA certified another key")

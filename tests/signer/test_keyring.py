@@ -55,10 +55,14 @@ class Authority:
     admitted: list[str] = field(default_factory=list)
     certified: list[str] = field(default_factory=list)
     trusts: list[Any] = field(default_factory=list)
+    hold: asyncio.Event = field(default_factory=asyncio.Event)
+    held: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def admit(self, trust: Any, key: Any) -> Admission:
         self.trusts.append(trust)
         self.admitted.append(key.jkt)
+        self.held.set()
+        await self.hold.wait()
         if self.problems and (problem := self.problems.pop(0)):
             raise problem
         ak = certificate(CA_KEY.public_key(), self.clock.now(), self.ak_life).public_bytes(Encoding.DER)
@@ -97,6 +101,7 @@ class Ring:
 async def ring(tmp_path: Path) -> AsyncIterator[Ring]:
     clock, metrics, dice = FakeClock(START), SignerMetrics(), [0.5]
     authority, naps, trust_dir = Authority(clock), Naps(clock), write_trust(tmp_path / "trust")
+    authority.hold.set()
     keyring = Keyring(
         SoftwareDevice.make(),
         authority,
@@ -305,6 +310,21 @@ async def test_many_that_find_it_stale_make_one_attestation(ring: Ring) -> None:
     assert len(ring.authority.admitted) == 2
 
 
+async def test_one_that_finds_it_stale_while_it_is_made_anew_waits_for_that_one(ring: Ring) -> None:
+    ring.start()
+    await ring.naps.next()
+    ring.clock.advance(31)
+    ring.authority.hold, ring.authority.held = asyncio.Event(), asyncio.Event()
+    first = asyncio.create_task(ring.keyring.reattest())
+    await ring.authority.held.wait()
+    second = asyncio.create_task(ring.keyring.reattest())
+    await asyncio.sleep(0)
+    ring.authority.hold.set()
+    await asyncio.gather(first, second)
+    await ring.naps.next()
+    assert len(ring.authority.admitted) == 2
+
+
 async def test_a_young_attestation_is_not_made_anew(ring: Ring) -> None:
     ring.start()
     await ring.naps.next()
@@ -321,5 +341,6 @@ async def test_a_call_does_not_shorten_the_minute_after_a_refusal(ring: Ring) ->
     await ring.keyring.reattest()
     assert await ring.naps.next() == 60
     ring.clock.advance(31)
-    await ring.keyring.reattest()
+    async with asyncio.timeout(1):  # and it does not wait for anything
+        await ring.keyring.reattest()
     assert len(ring.authority.admitted) == 2

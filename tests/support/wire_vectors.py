@@ -11,6 +11,7 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from countersign.errors import Denied
 from countersign.wire import InstanceView, LegT, MemoryReplayCache, Message, raw_signature, read_jwk, thumbprint
@@ -41,8 +42,6 @@ class VectorKey:
         self.signed: list[bytes] = []
 
     async def sign(self, data: bytes) -> bytes:
-        from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415 - next to its one use
-
         self.signed.append(data)
         return raw_signature(self.private.sign(data, ec.ECDSA(SHA256())))
 

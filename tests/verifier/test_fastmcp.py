@@ -47,9 +47,7 @@ async def sent(maker: CallMaker, *messages: Message) -> list[httpx.Response]:
         app.lifespan(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client,
     ):
-        return [
-            await client.request(one.method, one.target, headers=one.headers, content=one.body) for one in messages
-        ]
+        return [await client.request(one.method, one.target, headers=one.headers, content=one.body) for one in messages]
 
 
 async def test_a_checked_call_runs_and_the_tool_knows_who_calls() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -129,7 +130,9 @@ async def test_without_any_contact_nothing_is_accepted(clock: FakeClock) -> None
     assert source.fetched == 1
 
 
-@pytest.mark.parametrize("document", [b"", b"[]", b"{}", b'{"keys":{}}', b'{"keys":1}', b'{"keys":[],"keys":[]}', b"\xff"])
+@pytest.mark.parametrize(
+    "document", [b"", b"[]", b"{}", b'{"keys":{}}', b'{"keys":1}', b'{"keys":[],"keys":[]}', b"\xff"]
+)
 async def test_a_document_that_is_none_counts_as_an_outage(clock: FakeClock, tmp_path: Path, document: bytes) -> None:
     file = tmp_path / "jwks.json"
     file.write_bytes(document)
@@ -172,7 +175,6 @@ def test_only_usable_keys_are_used() -> None:
 async def test_the_url_is_asked_as_it_is_configured(clock: FakeClock) -> None:
     key = TestKey()
     asked: list[bytes] = []
-    import asyncio  # noqa: PLC0415 - a server of one test
 
     async def serve(reader: Any, writer: Any) -> None:
         asked.append(await reader.readuntil(b"\r\n\r\n"))

@@ -11,92 +11,29 @@ from typing import TYPE_CHECKING
 
 import pytest
 from cryptography import x509
-from support.world import World, form, write_keys
+from support.front_door import (
+    SERVING,
+    assert_healthy,
+    client_tls,
+    code_of,
+    listening,
+    request,
+    status_of,
+    talk,
+    write_pair,
+)
+from support.world import form, write_keys
 
 from countersign.devcluster.pki import LocalCA
 from countersign_webhook import protocol
-from countersign_webhook.main import Ports
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from support.world import World
+
+    from countersign_webhook.main import Ports
     from countersign_webhook.serving import Port
-
-SERVING = "127.0.0.1"
-
-
-def write_pair(directory: Path, ca: LocalCA) -> None:
-    pair = ca.issue("countersign-webhook", names=[SERVING])
-    (directory / "tls.key").write_bytes(pair.key)
-    (directory / "tls.crt").write_bytes(pair.certificate)
-
-
-@pytest.fixture
-def ca(tmp_path: Path) -> LocalCA:
-    ca = LocalCA("serving")
-    write_pair(tmp_path, ca)
-    (tmp_path / "client-ca.crt").write_bytes(LocalCA("somebody else").pem)
-    return ca
-
-
-@contextlib.asynccontextmanager
-async def listening(directory: Path, **more: object) -> AsyncIterator[tuple[World, Ports]]:
-    world = await World.make(directory, **more)
-    ports = Ports(world.context)
-    await ports.start()
-    try:
-        yield world, ports
-    finally:
-        await ports.aclose()
-        await world.context.aclose()
-
-
-@pytest.fixture
-async def served(tmp_path: Path, ca: LocalCA) -> AsyncIterator[tuple[World, Ports]]:
-    del ca
-    async with listening(tmp_path, limits={"body_seconds": 0.2}) as parts:
-        yield parts
-
-
-def client_tls(ca: LocalCA) -> ssl.SSLContext:
-    return ssl.create_default_context(cadata=ca.pem.decode())
-
-
-async def talk(port: Port, data: bytes, tls: ssl.SSLContext | None, *, wait: bool = True) -> bytes:
-    """Send bytes; return everything that comes back until the other side closes, or answered once."""
-    reader, writer = await asyncio.open_connection(SERVING, port.number, ssl=tls)
-    try:
-        writer.write(data)
-        with contextlib.suppress(ConnectionError):
-            await writer.drain()
-        return await asyncio.wait_for(reader.read() if wait else reader.readuntil(b"\r\n\r\n"), 20)
-    finally:
-        writer.close()
-        with contextlib.suppress(ConnectionError, ssl.SSLError):
-            await writer.wait_closed()
-
-
-def request(method: str, target: str, *headers: str, body: bytes = b"") -> bytes:
-    lines = [f"{method} {target} HTTP/1.1", "host: x", "connection: close", *headers]
-    if body:
-        lines.append(f"content-length: {len(body)}")
-    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
-
-
-def status_of(answer: bytes) -> int:
-    return int(answer.split(b" ", 2)[1])
-
-
-def code_of(answer: bytes) -> str:
-    code: str = json.loads(answer.partition(b"\r\n\r\n")[2])["code"]
-    return code
-
-
-async def assert_healthy(world: World, ports: Ports) -> None:
-    assert status_of(await talk(ports.health, request("GET", "/healthz"), None)) == 200
-    assert (await world.call()).status_code == 200
-
 
 # Health
 

@@ -29,7 +29,9 @@ ALL = cases("T")
 PLAIN = [case for case in ALL if not with_session(case)]
 SESSIONS = [case for case in ALL if with_session(case)]
 ACCEPTED = [case for case in PLAIN if case.code is None]
-REFUSED = [case for case in PLAIN if case.code is not None] + [case for case in SESSIONS if case.name == "session_not_covered"]
+REFUSED = [case for case in PLAIN if case.code is not None] + [
+    case for case in SESSIONS if case.name == "session_not_covered"
+]
 URL = "https://countersign.example.com/token"
 SPIFFE_ID = "spiffe://agents.example.com/ns/billing/sa/refund-agent"
 NOW = 1_795_521_600

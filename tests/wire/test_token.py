@@ -15,6 +15,7 @@ from support.wire_vectors import issuer_key, load, private_key
 
 from countersign.errors import CountersignError, Denied
 from countersign.wire import TOKEN_STEPS, Step, TokenClaims, TokenExam, digest_of, mint_token, thumbprint, verify_token
+from countersign.wire.keys import sign_es256
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -222,8 +223,6 @@ async def test_truncated_anywhere_a_token_is_refused() -> None:
 
 @pytest.mark.parametrize("payload", [b"[]", b'{"iat":null}', b'{"cnf":[]}', b"\xff", b""])
 async def test_claims_of_any_form_under_a_good_signature_are_refused_not_a_crash(payload: bytes) -> None:
-    from countersign.wire.keys import sign_es256  # noqa: PLC0415 - one use
-
     header = {"alg": "ES256", "typ": "at+jwt", "kid": thumbprint(private_key("issuer").public_key())}
     parts = [base64.urlsafe_b64encode(part).rstrip(b"=") for part in (json.dumps(header).encode(), payload)]
     signature = sign_es256(private_key("issuer"), b".".join(parts))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from countersign.authority.ca import CaError, CertificateAuthority, identity_ca
+from countersign.authority.ca import CaError, CertificateAuthority, identity_ca, identity_secret_name
 from countersign.authority.describe import device_conflict, device_status, instance_status
 from countersign.authority.instances import apply_status
 from countersign.authority.trust import stamp
@@ -61,7 +61,7 @@ class Reconciler:
         self._events = events
         self._clock = clock
         self._namespace = namespace
-        self._cas: dict[str, tuple[str, CertificateAuthority]] = {}
+        self._cas: dict[str, tuple[str, str, CertificateAuthority]] = {}
         self._read_at: dict[str, float] = {}
         self._wake = asyncio.Event()
         self._pruned = float("-inf")
@@ -70,7 +70,7 @@ class Reconciler:
     def identity_ca(self, issuer: str) -> CertificateAuthority | None:
         """Return the CA of an Embedded issuer, once it was loaded."""
         found = self._cluster.issuer(issuer)
-        uid, ca = self._cas.get(issuer, ("", None))
+        uid, _, ca = self._cas.get(issuer, ("", "", None))
         return ca if found is not None and found["metadata"]["uid"] == uid else None
 
     async def run(self) -> None:
@@ -133,16 +133,17 @@ class Reconciler:
         await self._apply(AGENT_INSTANCES, instance, instance_status(instance, device=device, pool=pool, now=now))
 
     async def _load(self, issuer: dict[str, Any], now: datetime) -> CertificateAuthority:
-        """Return the issuer's CA; the Secret is read again once a minute, so that a replaced one is noticed."""
+        """Return the issuer's CA; its Secret is read again once a minute, so that a replaced one is noticed."""
         name, uid = issuer["metadata"]["name"], issuer["metadata"]["uid"]
         if issuer["spec"]["type"] != "Embedded":
             raise CaError("DirectoryUnreachable", "this version signs itself only; external CAs are not asked yet")
-        known, ca = self._cas.get(name, ("", None))
+        secret = identity_secret_name(issuer)
+        *known, ca = self._cas.get(name, ("", "", None))
         fresh = self._clock.monotonic() - self._read_at.get(name, float("-inf")) < _REREAD
-        if ca is not None and known == uid and fresh and ca.certificate.not_valid_after_utc > now:
+        if ca is not None and known == [uid, secret] and fresh and ca.certificate.not_valid_after_utc > now:
             return ca
         ca = await identity_ca(self._cluster.kube, self._namespace, issuer, now)
-        self._cas[name] = uid, ca
+        self._cas[name] = uid, secret, ca
         self._read_at[name] = self._clock.monotonic()
         return ca
 

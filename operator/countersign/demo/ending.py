@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from countersign.demo.calls import code_of
+from countersign.demo.layout import neighbours
 from countersign.demo.processes import console, leftovers, ready_code, until
 from countersign.demo.story import expect
 from countersign.demo.theft import captured_call, present
@@ -37,7 +38,7 @@ _REPLAY: Final = {"proof.replayed", "token.expired", "proof.expired", "replay.st
 
 def _thief(machine: Machine, tpm: Tpm, code: str) -> str:
     """Run a real signer with the first pod's token and the TPM ``tpm``: it must not get in, and its readiness says why."""
-    port = machine.layout.ports.thief
+    port = neighbours()
     machine.start_signer("thief", machine.pods[machine.quickstart.pods[0]], tpm, port)
     try:
         until(lambda: code in ready_code(port + 1)[1], 20)
@@ -59,15 +60,22 @@ def stolen_token(machine: Machine) -> str:
     before = _instances(machine)
     machine.agents[second].stop()
     machine.processes.stop(f"signer-{second}")
-    said = _thief(machine, machine.tpm_of(machine.pods[second].node), "attest.node_mismatch")
-    expect(_instances(machine) == before, "the instances changed")
-    answer = _call(machine, first)
-    expect(code_of(answer) == "allowed", f"the pod's own call afterwards: {code_of(answer)}")
-    port = machine.quickstart.ports[1]
-    machine.start_signer(f"signer-{second}", machine.pods[second], machine.tpm_of(machine.pods[second].node), port)
-    machine.processes.await_ready(f"signer-{second}", port + 1)
-    machine.start_agent(second, port)
+    try:
+        said = _thief(machine, machine.tpm_of(machine.pods[second].node), "attest.node_mismatch")
+        expect(_instances(machine) == before, "the instances changed")
+        answer = _call(machine, first)
+        expect(code_of(answer) == "allowed", f"the pod's own call afterwards: {code_of(answer)}")
+    finally:
+        _put_back(machine, second)
     return f"{said}; the pod's instance stays and its call is allowed"
+
+
+def _put_back(machine: Machine, name: str) -> None:
+    """Start the second agent's own signer and the agent again."""
+    port = machine.quickstart.ports[1]
+    machine.start_signer(f"signer-{name}", machine.pods[name], machine.tpm_of(machine.pods[name].node), port)
+    machine.processes.await_ready(f"signer-{name}", port + 1)
+    machine.start_agent(name, port)
 
 
 def _instances(machine: Machine) -> list[tuple[str, str]]:

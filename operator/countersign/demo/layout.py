@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
 from countersign.devcluster import free_ports, write_private
 
-__all__ = ["IMAGE", "SYSTEM", "Layout", "Ports", "project_root"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["IMAGE", "SYSTEM", "Layout", "Ports", "is_free", "neighbours", "project_root", "require_ports"]
 
 SYSTEM: Final = "countersign-system"
 IMAGE: Final = "localhost/countersign:demo"
@@ -38,15 +42,37 @@ class Ports:
     webhook_health: int
     authority_health: int
     tools: int
-    thief: int
 
     @classmethod
     def free(cls) -> Ports:
-        """Choose ports that nobody listens on; ``thief`` is one of two neighbours, for a signer and its health."""
-        while True:
-            chosen = free_ports(8)
-            if chosen[-1] < 65534:  # noqa: PLR2004 - the next port must exist too
-                return cls(*chosen)
+        """Choose ports that nobody listens on."""
+        return cls(*free_ports(7))
+
+
+def neighbours() -> int:
+    """Return a port that is free a moment ago like the one after it: what one more signer needs, with its health."""
+    while True:
+        port = free_ports(1)[0]
+        if is_free(port + 1):
+            return port
+
+
+def require_ports(ports: Iterable[int]) -> None:
+    """Raise ``OSError`` that names the first of ``ports``, and the one after each, on which somebody listens."""
+    for port in (one for first in ports for one in (first, first + 1)):
+        if not is_free(port):
+            raise OSError(f"port {port} of 127.0.0.1 is in use: stop what listens there (ss -ltnp sport = :{port})")
+
+
+def is_free(port: int) -> bool:
+    """Tell whether 127.0.0.1:``port`` can be listened on now."""
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            one.bind((_HOST, port))
+        except (OSError, OverflowError):
+            return False
+        return True
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ class Machine:
         }
         program = str(self.root / "examples" / "quickstart" / "server.py")
         address = f"127.0.0.1:{self.layout.ports.tools}"
-        command = [sys.executable, "-m", "countersign.demo.toolserver", program, address, self.captures]
+        command = [sys.executable, "-m", "countersign.demo.toolserver", program, address, str(self.captures)]
         self.processes.start("tools", command, env)
         self.processes.await_listening("tools", self.layout.ports.tools)
 

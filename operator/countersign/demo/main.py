@@ -14,7 +14,9 @@ from rich.console import Console
 from rich.text import Text
 
 from countersign.demo.kept import keep_running
+from countersign.demo.layout import require_ports
 from countersign.demo.machine import Machine
+from countersign.demo.quickstart import AGENT_PORTS
 from countersign.demo.scenes import LAST, SCENES
 from countersign.demo.story import tell
 from countersign.devcluster import find_or_build, missing_packages, state
@@ -68,6 +70,7 @@ def command(
             say("stopping the demo that was kept running")
             state.stop(before)
         try:
+            require_ports(AGENT_PORTS)
             machine = Machine(state.run_directory(NAME), find_or_build(say), say, keep=keep)
         except (OSError, RuntimeError, subprocess.SubprocessError) as error:
             typer.echo(f"countersign demo: {error}", err=True)
@@ -99,7 +102,7 @@ def _play(machine: Machine, show: Console, *, keep: bool) -> list[Result]:
             for result in tell(machine, SCENES, begins):
                 results.append(result)
                 _show(show, result)
-            if keep:
+            if keep and all(each.passed or not each.vital for each in results):
                 keep_running(machine, NAME, show)
                 kept = True
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from countersign.demo.kubectl import KubectlError
@@ -40,10 +41,15 @@ def applied(machine: Machine) -> str:
     """Apply the quickstart and wait until each object says it is in order."""
     machine.admin.apply(machine.quickstart.objects(machine.manufacturer, machine.tpm_of))
     machine.start_tools()
-    waiting = {kind: until(lambda k=kind: _unready(machine, k) == [], 20, every=0.3) for kind in _READY_KINDS}
-    problems = [each for kind, took in waiting.items() if took is None for each in _unready(machine, kind)]
+    for kind in _READY_KINDS:
+        until(partial(_all_ready, machine, kind), 20, every=0.3)
+    problems = [each for kind in _READY_KINDS for each in _unready(machine, kind)]
     expect(not problems, "; ".join(problems))
     return "Ready: issuer, pool, identities; Accepted: tool server, policy"
+
+
+def _all_ready(machine: Machine, kind: str) -> bool:
+    return not _unready(machine, kind)
 
 
 def _unready(machine: Machine, kind: str) -> list[str]:
@@ -102,12 +108,16 @@ def enrolled(machine: Machine) -> str:
         pod = machine.run_pod(name)
         machine.start_signer(f"signer-{name}", pod, machine.tpm_of(pod.node), port)
     for name, port in zip(story.pods, story.ports, strict=True):
-        if until(lambda p=port: ready_code(p + 1)[0] == _OK, 30) is None:
+        if until(partial(_answers, port + 1), 30) is None:
             raise ProcessError(f"signer of {name}: {ready_code(port + 1)[1]}")
         machine.start_agent(name, port)
     if until(lambda: len(_ready_instances(machine)) == len(story.pods), 15, every=0.3) is None:
         raise Surprise(machine.admin.run("get", "agentinstances", "-n", story.namespace, "-o", "wide"))
     return machine.admin.run("get", "agentinstances", "-n", story.namespace, "-o", "wide").strip()
+
+
+def _answers(port: int) -> bool:
+    return ready_code(port)[0] == _OK
 
 
 def _ready_instances(machine: Machine) -> list[str]:

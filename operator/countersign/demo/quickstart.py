@@ -19,13 +19,15 @@ if TYPE_CHECKING:
     from countersign.demo.layout import Layout
     from countersign.devcluster import EkAuthority, Tpm
 
-__all__ = ["Call", "Quickstart"]
+__all__ = ["AGENT_PORTS", "Call", "Quickstart"]
 
 _SECOND: Final = "second"
 _SPARE: Final = "spare"
 _NODES: Final = ("node-a", "node-b", "node-c")
 _SECOND_PORT: Final = 7090
 _SPARE_PORT: Final = 7100
+AGENT_PORTS: Final = (7080, _SECOND_PORT)
+"""Loopback ports of the agents' signers; health and metrics are on the next ones."""
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ class Result:
     observed: str
     passed: bool
     seconds: float
+    vital: bool = False
 
     @property
     def document(self) -> dict[str, object]:
@@ -55,7 +56,7 @@ def tell(machine: Machine, scenes: Sequence[Scene], begins: Callable[[Scene], No
     lost = ""
     for scene in scenes:
         if lost:
-            yield Result(scene.name, scene.expected, f"not played: {lost}", passed=False, seconds=0)
+            yield Result(scene.name, scene.expected, f"not played: {lost}", passed=False, seconds=0, vital=scene.vital)
             continue
         begins(scene)
         began = time.monotonic()
@@ -67,4 +68,4 @@ def tell(machine: Machine, scenes: Sequence[Scene], begins: Callable[[Scene], No
             observed, passed = f"{type(error).__name__}: {error}", False
         if not passed and scene.vital:
             lost = f"'{scene.name}' failed"
-        yield Result(scene.name, scene.expected, observed, passed, time.monotonic() - began)
+        yield Result(scene.name, scene.expected, observed, passed, time.monotonic() - began, vital=scene.vital)

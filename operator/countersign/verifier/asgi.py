@@ -61,10 +61,12 @@ class CountersignVerifier:
     ) -> None:
         """Keep the parts; nothing is fetched before the first request."""
         self._app = app
-        self._settings = settings or VerifierSettings.from_environment()
-        self._clock = clock or SystemClock()
-        self._replay = replay or MemoryReplayCache(epoch=int(self._clock.now().timestamp()))
-        self._jwks = jwks or jwks_of(self._settings, self._clock)
+        self._settings = VerifierSettings.from_environment() if settings is None else settings
+        self._clock = SystemClock() if clock is None else clock
+        if replay is None:  # asked so: an empty store may be false
+            replay = MemoryReplayCache(epoch=int(self._clock.now().timestamp()))
+        self._replay = replay
+        self._jwks = jwks_of(self._settings, self._clock) if jwks is None else jwks
         self._schemas = input_schemas
         self._on_refusal = on_refusal
 

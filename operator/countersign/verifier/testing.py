@@ -76,7 +76,7 @@ class CallMaker:
         self.audience = audience
         self.issuer = issuer
         self.path = path
-        self.clock = clock or SystemClock()
+        self.clock = SystemClock() if clock is None else clock
         self.key = TestKey()
         self.issuer_key = TestKey()
         self.jwks = Jwks(self, self.clock)

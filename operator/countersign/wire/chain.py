@@ -93,8 +93,8 @@ def _load(der: bytes) -> x509.Certificate:
     """Load a certificate whole: names, key and extensions are parsed only when asked for, so ask."""
     certificate = x509.load_der_x509_certificate(der)
     _ = certificate.public_key(), certificate.subject, certificate.issuer, certificate.extensions
-    if certificate.public_bytes(Encoding.DER) != der:
-        msg = "not the bytes that were read"
+    if certificate.public_bytes(Encoding.DER) != der or certificate.serial_number <= 0:
+        msg = "not the bytes that were read, or a serial number that RFC 5280 does not allow"
         raise ValueError(msg)
     return certificate
 

@@ -1,0 +1,72 @@
+"""The chart's objects before a real API server: all accepted, expressions without fault, and nothing reset by an upgrade."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.chart import VALUE_SETS, apply, one, render
+
+from countersign.devcluster import LocalCA
+
+if TYPE_CHECKING:
+    from countersign.devcluster import Plane
+
+pytestmark = pytest.mark.plane
+
+
+@pytest.mark.parametrize("values", VALUE_SETS.values(), ids=VALUE_SETS)
+def test_the_api_server_accepts_every_object(installed: Plane, values: tuple[str, ...]) -> None:
+    objects = render(*values)
+    # --force-conflicts: some of these are installed, and a controller has written to them.
+    said = apply(installed, objects, "--dry-run=server", "--force-conflicts")
+    assert len(said.splitlines()) == len(objects)
+
+
+def test_the_api_server_finds_no_fault_with_the_expressions(installed: Plane) -> None:
+    """Types are checked against the CRDs by a controller, which writes what it finds into the status."""
+    names = [each["metadata"]["name"] for each in render() if each["kind"] == "ValidatingAdmissionPolicy"]
+    assert names
+    for name in names:
+        end = time.monotonic() + 30
+        while "typeChecking" not in (status := policy_status(installed, name)):
+            assert time.monotonic() < end, f"{name} was not checked"
+        assert status["typeChecking"] == {}, status
+
+
+def policy_status(plane: Plane, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = plane.get("validatingadmissionpolicy", name).get("status", {})
+    return found
+
+
+@pytest.mark.parametrize("words", [[], ["--server-side"]], ids=["as helm merges", "server-side"])
+def test_an_upgrade_does_not_reset_the_bundle(installed: Plane, namespace: str, words: list[str]) -> None:
+    found = one(render(), "MutatingWebhookConfiguration", "countersign")
+    # Under another name and about nothing, so that nobody else's pods are asked for.
+    found["metadata"]["name"] = namespace
+    found["webhooks"][0]["rules"][0]["apiGroups"] = ["test.example.com"]
+    found["webhooks"][0]["clientConfig"]["service"]["namespace"] = namespace
+    try:
+        installed.kubectl("apply", *words, "-f", "-", data=json.dumps(found))
+        bundle = base64.b64encode(LocalCA("test").pem).decode()
+        change = [{"op": "add", "path": "/webhooks/0/clientConfig/caBundle", "value": bundle}]
+        where = ["mutatingwebhookconfiguration", namespace]
+        installed.kubectl("patch", *where, "--type=json", "-p", json.dumps(change))
+        found["webhooks"][0]["timeoutSeconds"] = 7
+        installed.kubectl("apply", *words, "-f", "-", data=json.dumps(found))
+        (after,) = installed.get(*where)["webhooks"]
+        assert (after["timeoutSeconds"], after["clientConfig"].get("caBundle")) == (7, bundle)
+    finally:
+        installed.kubectl("delete", "mutatingwebhookconfiguration", namespace)
+
+
+def test_the_policies_deny_and_fail_closed() -> None:
+    objects = render()
+    policies = {each["metadata"]["name"]: each for each in objects if each["kind"] == "ValidatingAdmissionPolicy"}
+    bindings = [each for each in objects if each["kind"] == "ValidatingAdmissionPolicyBinding"]
+    assert {each["spec"]["policyName"] for each in bindings} == set(policies)
+    assert all(each["spec"]["validationActions"] == ["Deny"] for each in bindings)
+    assert all(each["spec"]["failurePolicy"] == "Fail" for each in policies.values())
