@@ -46,6 +46,7 @@ def policies_of(count: int) -> list[dict[str, Any]]:
 def policy(number: int | None, maximum: int = 5000) -> dict[str, Any]:
     """Return the policy that allows the call (``number`` None), or one of another agent."""
     mine = number is None
+    name = f"policy-{'mine' if mine else number}"
     rule = {
         "name": "small",
         "effect": "Allow",
@@ -56,7 +57,7 @@ def policy(number: int | None, maximum: int = 5000) -> dict[str, Any]:
     }
     return {
         "kind": "ToolPolicy",
-        "metadata": {"namespace": "billing", "name": f"policy-{'mine' if mine else number}"},
+        "metadata": {"namespace": "billing", "name": name, "uid": f"uid-{name}"},
         "spec": {"rules": [rule]},
     }
 

@@ -16,13 +16,14 @@ __all__ = ["Section", "document", "machine"]
 
 @dataclass
 class Section:
-    """A table: each row against the row that it names, or why there is none."""
+    """A table: each row against the row that it names, here or among ``others`` of its rounds, or why there is none."""
 
     title: str
     text: str
     rows: list[Timed] = field(default_factory=list)
     facts: list[tuple[str, str]] = field(default_factory=list)
     missing: str | None = None
+    others: dict[str, Timed] = field(default_factory=dict)
 
 
 def machine() -> str:
@@ -52,7 +53,7 @@ def document(sections: list[Section], *, rounds: int, seconds: float) -> str:
 
 def _table(section: Section) -> list[str]:
     lines: list[str] = []
-    by_name = {row.name: row for row in section.rows}
+    by_name = {**section.others, **{row.name: row for row in section.rows}}
     if section.rows:
         lines += ["| what | ratio | against | p50 µs | p99 µs |", "|---|---:|---|---:|---:|"]
     for row in section.rows:

@@ -8,28 +8,48 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import signal
+import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import call
+import decisions
 import floor
 import inside
+import stage
 import tpm
 from report import Section, document
 from rich.console import Console
 from rich.markdown import Markdown
 from timing import Case, Timed, measure
 
-_FLAT = "The library's bare operations first; a decision costs the same however many policies there are."
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+_PARTS = ("call", "inside", "decisions")
+_SWITCH_SECONDS = 5e-4
+"""As ``countersign signer`` sets it: the parts of a signer that are timed in this process run as they do in theirs."""
+_CALL = (
+    "One MCP tools/call over loopback HTTP: the demo's machine, real processes, a TPM simulator; beside it the same call to the "
+    "same tool server without verifier and signer. The exchange is a second signer's, enrolled with a TPM of its own; decision "
+    "and verifier are the same code in this process, one call at a time."
+)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Measure Countersign and write docs/benchmarks.md.",
-        epilog="Examples:  make bench   ·   bench/run.py --rounds 5 --write /dev/null",
+        epilog="Examples:  make bench   ·   bench/run.py --rounds 2 --write /dev/null   ·   bench/run.py --only decisions",
     )
     parser.add_argument("--rounds", type=int, default=15, help="turns that each case takes (default 15)")
     parser.add_argument("--write", type=Path, default=_PAGE, help="where the page goes (default docs/benchmarks.md)")
+    parser.add_argument("--only", choices=_PARTS, action="append", help="leave the other parts out; may be repeated")
+    parser.add_argument(
+        "--policies", type=int, nargs="+", default=decisions.SIZES, help="sizes for decisions (default 1 to 10,000)"
+    )
     return parser.parse_args()
 
 
@@ -37,26 +57,49 @@ def _rows(found: dict[str, Timed], cases: list[Case]) -> list[Timed]:
     return [found[case.name] for case in cases]
 
 
-async def _inside(rounds: int, console: Console) -> list[Section]:
-    """Measure what needs no other process, all cases in turn, so that every ratio is of the same moments."""
+async def _in_turns(parts: list[str], rounds: int, told: Callable[[str], None]) -> list[Section]:
+    """Time calls and rooms, all cases in turn, so that every ratio is of the same moments."""
+    without = tpm.missing() or stage.missing()
     async with contextlib.AsyncExitStack() as stack:
         bare = floor.cases()
-        rooms = await stack.enter_async_context(inside.opened())
+        rooms = await stack.enter_async_context(inside.opened()) if "inside" in parts else []
         chip = [] if tpm.missing() else await stack.enter_async_context(tpm.opened())
-        status = stack.enter_context(console.status("measuring"))
-        found = await measure(
-            [*bare, *rooms, *chip], rounds=rounds, told=lambda name: status.update(f"measuring {name}")
+        calls: list[Case] = []
+        set_up = None
+        if "call" in parts and not without:
+            set_up = stack.enter_context(stage.set_up(told))
+            calls = await stack.enter_async_context(call.opened(set_up, chip[0].run))
+        before = set_up.decided if set_up else (0.0, 0)
+        found = await measure([*bare, *chip, *calls, *rooms], rounds=rounds, told=told)
+        facts = call.facts(found, before, set_up.decided) if set_up else []
+    sections = []
+    if "call" in parts:
+        sections.append(
+            Section("A signed call", _CALL, _rows(found, calls), facts=facts, others=found, missing=without)
         )
-    return [
-        Section("Policy and audit", _FLAT, [*_rows(found, bare), *_rows(found, rooms)]),
-        Section("TPM", "A simulator: only the overhead carries over.", _rows(found, chip), missing=tpm.missing()),
-    ]
+    floors = "The library's bare operations, and the sums of them that no code above can go below."
+    sections.append(Section("The floor", floors, _rows(found, bare)))
+    simulated = "A simulator: only the overhead carries over."
+    sections.append(Section("TPM", simulated, _rows(found, chip), missing=tpm.missing()))
+    if rooms:
+        flat = "A decision by the rules costs the same however many policies there are."
+        sections.append(Section("Policy and audit", flat, _rows(found, rooms), others=found))
+    return sections
 
 
 async def _main() -> None:
     options, console = _arguments(), Console()
-    began = time.monotonic()
-    sections = await _inside(options.rounds, console)
+    parts = options.only or list(_PARTS)
+    began, sections = time.monotonic(), []
+    with console.status("measuring") as status:
+
+        def told(what: str) -> None:
+            status.update(f"measuring {what}")
+
+        if {"call", "inside"} & set(parts):
+            sections += await _in_turns(parts, options.rounds, told)
+        if "decisions" in parts:
+            sections.insert(1, await decisions.section(options.rounds, told, options.policies))
     page = document(sections, rounds=options.rounds, seconds=time.monotonic() - began)
     console.print(Markdown(page))
     options.write.parent.mkdir(parents=True, exist_ok=True)
@@ -64,5 +107,12 @@ async def _main() -> None:
     console.print(f"written to {options.write}")
 
 
+def _ended(number: int, _frame: object) -> None:
+    """End as Ctrl-C does, by an exception: what was started is stopped."""
+    raise SystemExit(128 + number)
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _ended)
+    sys.setswitchinterval(_SWITCH_SECONDS)
     asyncio.run(_main())

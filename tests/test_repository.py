@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from countersign.demo.scenes import LAST, SCENES
 from countersign.errors import CODES, Denied
 
 ROOT = Path(__file__).parents[1]
@@ -49,3 +50,11 @@ def test_the_registry_of_codes_has_every_code_of_the_enrolment_page() -> None:
 def test_an_unregistered_code_cannot_be_raised() -> None:
     with pytest.raises(ValueError, match="unregistered"):
         Denied("policy.perhaps")
+
+
+def test_the_readme_opens_with_the_two_commands_and_shows_every_scene_of_the_demo() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert re.match(r"# Countersign\n\n```\nmake demo .*\nmake test .*\n```\n", readme)
+    assert re.findall(r"^PASS (.+?) · expected: (.+?) · saw: ", readme, re.MULTILINE) == [
+        (scene.name, scene.expected) for scene in (*SCENES, LAST)
+    ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 import yaml
 from pydantic import ValidationError
 from typer.testing import CliRunner
@@ -13,6 +15,7 @@ from countersign.authority.main import command
 from countersign.authority.settings import load
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 GOOD = {
@@ -21,6 +24,16 @@ GOOD = {
     "listen": {"tls_cert": "/tls/tls.crt", "tls_key": "/tls/tls.key"},
     "injection": {"image": "countersign:1", "version": "0.1.0"},
 }
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """The command sets logging up for its process, which here is everybody's."""
+    root, config = logging.getLogger(), structlog.get_config()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+    structlog.configure(**config)
 
 
 def written(directory: Path, **changes: object) -> Path:

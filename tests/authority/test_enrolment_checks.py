@@ -294,11 +294,11 @@ async def test_without_the_check_of_its_members_a_body_fails_later(office: Offic
     refused(await one.attest(ek=None), "failed", 503)
 
 
-@pytest.mark.parametrize("name", ["ek", "ekCerts", "params", "public", "createData", "createAttestation"])
 @pytest.mark.parametrize("value", [None, 7, "a b", "YQ", "YR==", "é", {}, [7]], ids=repr)
-async def test_a_member_that_is_missing_of_another_type_or_not_base64(office: Office, name: str, value: Any) -> None:
+async def test_a_member_that_is_missing_of_another_type_or_not_base64(office: Office, value: Any) -> None:
     one = await office.signer()
-    refused(await one.attest(**{name: value}), "request", 400)
+    for name in ("ek", "ekCerts", "params", "public", "createData", "createAttestation", "createSignature"):
+        refused(await one.attest(**{name: value}), "request", 400)
 
 
 async def test_unknown_members_and_what_the_tpm_says_of_itself_are_ignored(office: Office) -> None:
@@ -395,11 +395,13 @@ async def test_without_the_check_of_its_members_a_secret_fails_later(office: Off
     refused(await one.secret(challenge, key=None), "failed", 503)
 
 
-@pytest.mark.parametrize("name", ["secret", "key", "public", "attest", "signature"])
 @pytest.mark.parametrize("value", [None, 7, "a b", "YQ"], ids=repr)
-async def test_a_member_of_secret_that_cannot_be_read(office: Office, name: str, value: Any) -> None:
+async def test_a_member_of_secret_that_cannot_be_read(office: Office, value: Any) -> None:
     one = await office.signer()
-    refused(await one.secret(await one.challenged(), **{name: value}), "request", 400)
+    challenge = await one.challenged()
+    for name in ("secret", "key", "public", "attest", "signature"):
+        refused(await one.secret(challenge, **{name: value}), "request", 400)
+    assert (await one.secret(challenge)).status_code == 200
 
 
 async def test_a_secret_that_nobody_handed_out(office: Office) -> None:

@@ -20,7 +20,6 @@ from support.enrolment import AGENT, CLUSTER, NAMESPACE, NODE, Account, AcmeOrde
 
 from countersign import kube
 from countersign.acme import URN
-from countersign.attest import STATEMENT_STEPS
 from countersign.authority import order_checks as checks
 from countersign.authority.order_checks import CHALLENGE_STEPS, FINALIZE_STEPS, ORDER_STEPS, OrderStep
 from countersign.authority.tables import AK_CERTIFICATES
@@ -394,19 +393,16 @@ async def test_a12_another_tpms_statement_for_a_stolen_account(desk: Desk, offic
     problem((await order.attest(statement)).json()["error"], "badAttestationStatement", "signature")
 
 
-@pytest.mark.parametrize("at", range(len(HOSTILE_STATEMENTS)), ids=lambda at: ": ".join(HOSTILE_STATEMENTS[at][:2]))
-async def test_b3_b6_b11_each_hostile_statement_under_our_own_attestation_ca(desk: Desk, at: int) -> None:
-    code, _, make = HOSTILE_STATEMENTS[at]
+EARLY = [one for one in HOSTILE_STATEMENTS if one[0] in {"payload", "cbor", "fmt", "version", "algorithm", "chain"}]
+"""What is seen before the chain; the laboratory's statements are under a root of its own, so the rest is below."""
+
+
+@pytest.mark.parametrize(("code", "what", "make"), EARLY, ids=lambda part: part if isinstance(part, str) else "")
+async def test_b11_each_hostile_statement_over_http(desk: Desk, code: str, what: str, make: Any) -> None:
     order = await desk.account.order(desk.identifier)
-    data = make()
-    if len(data) > 32768:
-        answer = await order.attest(data[:33000])
-    else:
-        answer = await order.attest(data)
-    found = answer.json()["error"]
-    # those of the laboratory are under its own root: what is wrong before the chain is told, the rest is under no root of ours
-    steps = [step.code.removeprefix("attest.") for step in STATEMENT_STEPS]
-    problem(found, "badAttestationStatement", min(code, "chain", key=steps.index))
+    answer = await order.attest(make()[:33_000])
+    problem(answer.json()["error"], "badAttestationStatement", code)
+    assert what
 
 
 LAB_CODES = {

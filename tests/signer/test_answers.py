@@ -14,6 +14,8 @@ from support.loopback import WEB as TRUSTED
 
 from countersign.devcluster.pki import LocalCA
 from countersign.signer.answers import REMOVED, TokenFilter
+from countersign.signer.exchange import Exchange
+from countersign.signer.replies import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -174,6 +176,27 @@ async def test_an_agent_that_leaves_before_the_decision_gets_no_call_made(rig: R
     rig.front.hold.set()
     assert len(rig.tool.seen) == 1
     assert agent.events.empty()
+
+
+async def test_an_agent_that_leaves_after_the_answer_did_not_leave_too_early() -> None:
+    over = asyncio.Event()
+
+    async def receive() -> dict[str, Any]:
+        await over.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(event: dict[str, Any]) -> None:
+        if event["type"] == "http.response.body":
+            over.set()
+
+    async def work() -> str:
+        await exchange.reply(Reply(200, (), b""))
+        for _ in range(5):
+            await asyncio.sleep(0)  # a connection that takes its time to close
+        return "done"
+
+    exchange = Exchange({"method": "POST", "raw_path": b"/stripe", "headers": []}, receive, send)
+    assert await exchange.while_here(work()) == "done"
 
 
 async def test_an_answer_that_breaks_off_breaks_off(rig: Rig) -> None:

@@ -61,6 +61,11 @@ async def test_a_refusal_of_the_front_door_is_a_json_rpc_error_at_200(
     assert rig.counted(code) == 1
 
 
+async def test_the_reason_of_the_rule_that_denied_is_shown(rig: Rig) -> None:
+    rig.front.refuse("/token", "policy.denied", 403, error_description="Refunds are made in office hours.")
+    assert error_of(await rig.post(call()))["message"] == "Policy: denied: Refunds are made in office hours."
+
+
 async def test_an_approval_that_is_waited_for_is_named(rig: Rig) -> None:
     rig.front.refuse("/token", "approval.pending", 400, approval="billing/refund-1")
     assert error_of(await rig.post(call()))["data"] == {"code": "approval.pending", "approval": "billing/refund-1"}

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from support.world import World
 
-from countersign.devcluster.pki import LocalCA
 from countersign_webhook.main import Ports
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from countersign.devcluster.pki import LocalCA
     from countersign_webhook.serving import Port
 
 SERVING = "127.0.0.1"

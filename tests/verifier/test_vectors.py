@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.wire_vectors import Case, cases, issuer_key, load
+from support.signed_vectors import Case, cases, issuer_key
+from support.wire_vectors import load
 
 from countersign.errors import CountersignError, Denied
 from countersign.verifier import LEG_C_STEPS, LegC, verify_call

@@ -15,7 +15,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from cryptography.x509.verification import PolicyBuilder, Store
 from hypothesis import given
 from hypothesis import strategies as st
-from support.wire_vectors import certificate, load
+from support.signed_vectors import certificate
+from support.wire_vectors import load
 
 from countersign.errors import Denied
 from countersign.wire import chain_header, parse_chain

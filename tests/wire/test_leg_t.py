@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.wire_vectors import Case, VectorKey, cases, certificate, with_session
+from support.signed_vectors import Case, VectorKey, cases, certificate, with_session
 
 from countersign.errors import CountersignError, Denied
 from countersign.wire import (

@@ -12,7 +12,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from hypothesis import given
 from hypothesis import strategies as st
-from support.wire_vectors import Case, VectorKey, cases, load, with_session
+from support.signed_vectors import Case, VectorKey, cases, with_session
+from support.wire_vectors import load
 
 from countersign.errors import CountersignError, Denied
 from countersign.wire import (

@@ -11,7 +11,8 @@ import jwt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.wire_vectors import issuer_key, load, private_key
+from support.signed_vectors import issuer_key, private_key
+from support.wire_vectors import load
 
 from countersign.errors import CountersignError, Denied
 from countersign.wire import TOKEN_STEPS, Step, TokenClaims, TokenExam, digest_of, mint_token, thumbprint, verify_token

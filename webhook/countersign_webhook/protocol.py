@@ -124,13 +124,20 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(HTTPStatus.REQUEST_TIMEOUT, "parse.size")
 
     def _refuse(self, status: HTTPStatus, code: str) -> None:
+        """Answer and close. What is under way is told that its client left; what has begun to answer cannot be unsaid."""
         self._end_head()
+        cycle = self.cycle
         # There is none before the first request, whatever its type says.
-        if self.cycle is None or self.cycle.response_complete:  # type: ignore[redundant-expr]
-            body = problem(code)[2]
-            head = (
-                f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/problem+json\r\n"
-                f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-            )
-            self.transport.write(head.encode() + body)
+        if cycle is not None and not cycle.response_complete:  # type: ignore[redundant-expr]
+            if cycle.response_started or self.pipeline:
+                self.transport.close()
+                return
+            cycle.disconnected = True
+            cycle.message_event.set()
+        body = problem(code)[2]
+        head = (
+            f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/problem+json\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
         self.transport.close()

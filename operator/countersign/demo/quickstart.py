@@ -43,7 +43,7 @@ class Quickstart:
     """The objects of the story and the names that scenes use."""
 
     allowed = Call("get_charge", {"charge": "ch_1"})
-    denied_argument = Call("create_refund", {"charge": "ch_1", "amount": 50_000}, "policy.default_deny")
+    denied_argument = Call("create_refund", {"charge": "ch_1", "amount": 50_000}, "policy.denied")
     not_named = Call("delete_customer", {"customer": "cus_1"}, "policy.default_deny")
     listable = ("get_charge", "create_refund")
 

@@ -66,7 +66,7 @@ def refusal_reply(request_id: str | int | None, refused: Refused, *, version: st
         if (value := getattr(refused, name)) is not None:
             data[name] = value
     status, code = _MODERN.get(refused.code, (200, refused.status)) if version == MODERN else (200, refused.status)
-    return _rpc(request_id, status, code, title(refused.code), data)
+    return _rpc(request_id, status, code, _message(refused), data)
 
 
 def error_reply(request_id: str | int | None, status: int, message: str) -> Reply:
@@ -95,6 +95,13 @@ def servers_reply(servers: Sequence[Server]) -> Reply:
 def _rpc(request_id: str | int, status: int, code: int, message: str, data: dict[str, Any]) -> Reply:
     error: dict[str, Any] = {"code": code, "message": message, "data": data}
     return Reply(status, [_JSON], json.dumps({"jsonrpc": "2.0", "id": request_id, "error": error}).encode())
+
+
+def _message(refused: Refused) -> str:
+    """Return the title, and behind it the reason of the rule that denied: crds.md 3.8 says that the caller sees it."""
+    words = title(refused.code)
+    by_rule = refused.code.startswith("policy.") and refused.detail not in {"", words}
+    return f"{words}: {refused.detail}" if by_rule else words
 
 
 def _problem(refused: Refused) -> bytes:

@@ -191,9 +191,9 @@ def _is_ca(certificate: x509.Certificate) -> bool:
 
 def _issued(child: x509.Certificate, parent: x509.Certificate, below: int) -> bool:
     """Tell whether ``parent`` may and did sign ``child``; ``below`` CA certificates stand between it and the leaf."""
-    if not _may_sign(parent, below) or not isinstance(child.signature_hash_algorithm, _HASHES):
-        return False
     try:
+        if not _may_sign(parent, below) or not isinstance(child.signature_hash_algorithm, _HASHES):
+            return False
         child.verify_directly_issued_by(parent)
     except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
         return False
