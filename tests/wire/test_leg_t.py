@@ -192,9 +192,11 @@ async def test_a_refusal_says_how_far_the_request_came() -> None:
     early = replace(good, body=b"a=c")
     known = await request(thief)
     late = leg(instance=lambda _jkt: None)
+    strange = leg(roots=lambda _domain: ())
 
     for message, at, jkt, audited in (
         (early, leg(), None, False),
+        (good, strange, key.jkt, False),
         (known, leg(), key.jkt, False),
         (good, late, key.jkt, True),
     ):

@@ -241,6 +241,14 @@ LEG_T_STEPS: Final[tuple[Step[LegTExam], ...]] = (
 """The checks in their order, by their numbers in wire.md 3.4."""
 
 
+def _jkt_if_known(exam: LegTExam) -> str | None:
+    """Return the thumbprint of the leaf's key, good or bad (3.3.2); None where step 9 itself found no key."""
+    try:
+        return exam.jkt
+    except CountersignError:
+        return None
+
+
 async def verify_leg_t(message: Message, leg: LegT, *, steps: Iterable[Step[LegTExam]] = LEG_T_STEPS) -> VerifiedCaller:
     """Return who signed ``message`` for the endpoint of ``leg``.
 
@@ -256,8 +264,8 @@ async def verify_leg_t(message: Message, leg: LegT, *, steps: Iterable[Step[LegT
         try:
             await step.run(exam)
         except CountersignError as error:
-            known = step.number > _CHAIN_STEP
-            vars(error).update(jkt=exam.jkt if known else None, audited=step.number > _SIGNATURE_STEP)
+            jkt = _jkt_if_known(exam) if step.number >= _CHAIN_STEP else None
+            vars(error).update(jkt=jkt, audited=step.number > _SIGNATURE_STEP)
             raise
     return VerifiedCaller(
         jkt=exam.jkt,
