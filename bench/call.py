@@ -20,7 +20,7 @@ from countersign.wire import MemoryReplayCache, Message, parse_mcp
 from countersign_webhook.app import CallsApp
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from stage import Stage
     from timing import Timed
@@ -71,31 +71,26 @@ async def opened(stage: Stage, bare_sign: Callable[[], object]) -> AsyncIterator
 
 def facts(found: dict[str, Timed], before: tuple[float, int], after: tuple[float, int]) -> list[tuple[str, str]]:
     """Return what a signed call adds, and where it goes; the webhook's own times are those between the two readings."""
-    added = found[_SIGNED].p50 - found[_BARE].p50
+    took = {name: timed.p50 for name, timed in found.items()}
+    added, decision, sign = took[_SIGNED] - took[_BARE], took[_DECISION], took[_TPM]
     parts = {
-        "the exchange but its decision and its TPM signature": [_EXCHANGE, -1, _DECISION, -1, _TPM],
-        "the decision": [_DECISION],
-        "two signatures of the TPM": [_TPM, 1, _TPM],
-        "the verifier": [_VERIFIER],
+        "the decision": decision,
+        "the exchange around it: two HTTP stacks, TLS, wake-ups": took[_EXCHANGE] - decision - sign,
+        "two signatures of the TPM": 2 * sign,
+        "the verifier": took[_VERIFIER],
     }
-    lines = [("a signed call takes longer than a bare one by (p50)", f"{added / 1e3:,.2f} ms")]
-    rest = added
-    for name, terms in parts.items():
-        signs = [1, *(term for term in terms if isinstance(term, int))]
-        names = [term for term in terms if isinstance(term, str)]
-        took = sum(sign * found[one].p50 for sign, one in zip(signs, names, strict=True))
-        rest -= took
-        lines.append((f"of it: {name}", f"{took / 1e3:,.2f} ms"))
-    lines.append(("of it: the rest, the signer's own work and one more hop", f"{rest / 1e3:,.2f} ms"))
-    against = found[_SIGNED].ratio(found[floor.CALL])
-    lines.append(("a signed call against its crypto floor", f"{against:.2f}"))
+    parts["the rest: the signer's own work, and one more hop"] = added - sum(parts.values())
     spent, count = after[0] - before[0], after[1] - before[1]
-    lines.append((f"the webhook's own histogram, mean of {count:,} /token", f"{spent / count * 1e3:,.2f} ms"))
-    return lines
+    return [
+        ("a signed call takes longer than a bare one, p50", f"{added / 1e3:,.2f} ms"),
+        *((f"of that: {name}", f"{value / 1e3:,.2f} ms") for name, value in parts.items()),
+        ("a signed call against its crypto floor", f"{found[_SIGNED].ratio(found[floor.CALL]):.2f}"),
+        (f"the webhook's own histogram, mean of {count:,} decisions", f"{spent / count * 1e3:,.2f} ms"),
+    ]
 
 
 @contextlib.contextmanager
-def _caller(port: int, path: str) -> Any:
+def _caller(port: int, path: str) -> Iterator[Callable[[], None]]:
     """Yield one ``tools/call`` on a connection that stays open. It raises RuntimeError if the tool did not answer."""
     connection = HTTPConnection("127.0.0.1", port, timeout=10)
 

@@ -167,9 +167,9 @@ def _leaf(ca: LocalCA, key: ec.EllipticCurvePublicKey) -> x509.Certificate:
 def _settings(directory: Path) -> WebhookSettings:
     """Return the default settings, but for the bounds on one caller's rate: a few instances ask for everybody here."""
     port = {"host": "127.0.0.1", "port": 0, "tls_cert": directory / "tls.crt", "tls_key": directory / "tls.key"}
-    names = ("instance_rate", "instance_burst", "address_rate", "address_burst")
-    return WebhookSettings(
-        **{
+    bounds = ("instance_rate", "instance_burst", "address_rate", "address_burst")
+    return WebhookSettings.model_validate(
+        {
             "cluster": "bench",
             "issuer": _ISSUER,
             "admission": port,
@@ -178,7 +178,7 @@ def _settings(directory: Path) -> WebhookSettings:
             "audit": {"directory": directory / "audit"},
             "audiences": [{"prefix": prefix, "namespaces": names} for prefix, names in GRANTS],
             "injection": {"image": "countersign:bench", "version": "bench"},
-            "limits": dict.fromkeys(names, _UNBOUNDED),
+            "limits": dict.fromkeys(bounds, _UNBOUNDED),
         }
     )
 

@@ -158,8 +158,9 @@ def _doors(
                 directory = Path(place) / str(size)
                 ca.issue("bench", names=["127.0.0.1"]).write(directory, "tls")
                 write_private(directory / "crew.json", json.dumps(known).encode())
-                program = [sys.executable, Path(__file__).with_name("decider.py"), directory, str(size), str(core)]
-                children.append((size, directory, start(f"door {size}", program, log=directory / "log")))
+                command: list[str | Path] = [sys.executable, Path(__file__).with_name("decider.py"), directory]
+                child = start(f"door {size}", [*command, str(size), str(core)], log=directory / "log")
+                children.append((size, directory, child))
             told("starting front doors")
             yield [_started(*each) for each in children], members, context
         finally:

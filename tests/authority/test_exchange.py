@@ -365,6 +365,31 @@ async def test_a_failed_attestation_is_told_on_the_instance(office: Office) -> N
     assert told[-1][2].startswith("attest.device_denied")
 
 
+async def test_a_refusal_is_told_where_people_look(office: Office) -> None:
+    events = office.cluster.events
+    one = await office.signer()
+    await one.attest(public=b64(b"junk"))
+    assert events.reasons(f"Device/{NODE}") == ["EvidenceRejected"]
+    office.cluster.edit(kube.DEVICE_POOLS, "racks", deniedModels=[{"manufacturer": "id:0"}])
+    await one.attest()
+    assert events.reasons(f"Device/{NODE}")[-1] == "ModelDenied"
+    office.cluster.put(kube.DEVICE_POOLS, thing("twin", office.cluster.find(kube.DEVICE_POOLS, "racks")["spec"]))
+    await one.attest()
+    assert events.reasons("DevicePool/racks") == events.reasons("DevicePool/twin") == ["AmbiguousPool"]
+    office.cluster.drop(kube.DEVICE_POOLS, "twin")
+    await office.register(one.device, "again")
+    await one.attest()
+    assert events.reasons("Device/again") == ["DuplicateEK"]
+
+
+async def test_a_stranger_makes_no_events(office: Office) -> None:
+    one = await office.signer()
+    await one.admitted()
+    before = dict(office.cluster.events.told)
+    await dataclasses.replace(one, token="unknown").attest()
+    assert office.cluster.events.told == before
+
+
 # what survives
 
 

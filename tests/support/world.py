@@ -50,7 +50,8 @@ class SoftwareKey:
 class Ca:
     """An identity CA."""
 
-    def __init__(self, name: str = "Test Identity CA") -> None:
+    def __init__(self, name: str = "Test Identity CA", *, start: datetime = START) -> None:
+        self.start = start
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.certificate = self._build(
             x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, name)]), self.key.public_key(), ca=True
@@ -83,8 +84,8 @@ class Ca:
             .issuer_name(subject if ca else self.certificate.subject)
             .public_key(key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(START - timedelta(hours=1))
-            .not_valid_after(START + timedelta(days=1))
+            .not_valid_before(self.start - timedelta(hours=1))
+            .not_valid_after(self.start + timedelta(days=1))
             .add_extension(x509.BasicConstraints(ca=ca, path_length=0 if ca else None), critical=True)
             .add_extension(
                 x509.KeyUsage(digital_signature=not ca, key_cert_sign=ca, crl_sign=ca, **usage), critical=True
@@ -316,12 +317,14 @@ class World:
         chain: list[x509.Certificate] | None = None,
         nonce: str | None = None,
         content_type: str = FORM,
+        more: tuple[tuple[str, str], ...] = (),
     ) -> Message:
         """A request signed as a signer would; each part may be replaced."""
         key = key or self.key
         headers = [
             ("host", "countersign.example.com"),
-            ("countersign-chain", chain_header(chain or [self.ca.leaf(key.public_key), self.ca.certificate][:1])),
+            ("countersign-chain", chain_header(chain or [self.ca.leaf(key.public_key)])),
+            *more,
         ]
         if body:
             headers += [("content-type", content_type), ("content-length", str(len(body)))]

@@ -129,6 +129,26 @@ async def test_a_pod_of_a_namespace_that_did_not_opt_in_is_left_alone(world: Wor
     assert response == {"uid": response["uid"], "allowed": True}
 
 
+async def test_no_pod_of_countersigns_own_namespace_is_an_agent(tmp_path: Path) -> None:
+    world = await World.make(tmp_path, namespace="billing")
+    opt_in(world)
+
+    response = await ask(world, "/mutate-pods", review(pod()))
+
+    assert response == {"uid": response["uid"], "allowed": True}
+    await world.context.aclose()
+
+
+async def test_the_injected_token_is_for_the_audience_that_the_authority_reviews(tmp_path: Path) -> None:
+    world = await World.make(tmp_path, token_audience="countersign.example.com")
+    opt_in(world)
+
+    response = await ask(world, "/mutate-pods", review(pod()))
+
+    assert '"audience": "countersign.example.com"' in json.dumps(patch_of(response))
+    await world.context.aclose()
+
+
 async def test_a_pod_that_two_identities_select_gets_neither_and_a_warning(world: World) -> None:
     opt_in(world)
     second = world.identity()

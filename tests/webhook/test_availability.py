@@ -7,12 +7,13 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.world import World, form, write_keys
+from support.world import World, form, settings, write_keys
 
 from countersign import kube
 from countersign.errors import Unavailable
 from countersign_webhook.decide.limit import RateLimit
 from countersign_webhook.decide.notices import Notices
+from countersign_webhook.decide.recorder import Recorder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,6 +65,21 @@ async def test_e1_a_disk_that_fails_under_the_log_denies(world: World) -> None:
     assert_unavailable(await world.call(), "audit.unavailable")
 
 
+class Stuck:
+    """A log on a disk that never says that it is done."""
+
+    async def append(self, _record: dict[str, Any]) -> None:
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(("tool", "code"), [("get_charge", "decide.failed"), ("create_refund", "audit.unavailable")])
+async def test_e1_a_log_that_hangs_is_not_waited_for(world: World, tool: str, code: str, tmp_path: Path) -> None:
+    impatient = settings(tmp_path, decide={"timeout_seconds": 0.05})
+    world.use(settings=impatient, recorder=Recorder(Stuck(), seconds=0.05))  # type: ignore[arg-type]
+
+    assert_unavailable(await world.call(tool), code)
+
+
 async def test_without_a_token_key_no_call_is_allowed(world: World, tmp_path: Path) -> None:
     write_keys(tmp_path / "keys", (world.token_key, world.clock.now(), world.clock.now()))
     world.context.keys.refresh()
@@ -102,7 +118,12 @@ async def test_d13_a_store_that_is_silent_or_broken_denies(tmp_path: Path, store
     world = await World.make(tmp_path, decide={"timeout_seconds": 0.05})
     world.use(replay=store)
 
-    assert_unavailable(await world.call(), code)
+    answer = await world.call()
+
+    assert_unavailable(answer, code)
+    assert "countersign-nonce" in answer.headers
+    [record] = await world.records()
+    assert (record["status_code"], record["unmapped"]["countersign"]["jkt"]) == (code, world.key.jkt)
     await world.context.aclose()
 
 
@@ -169,6 +190,27 @@ async def test_the_owner_of_an_instance_sees_that_calls_are_denied(world: World)
             "policy.default_deny at https://tools.billing.svc/stripe",
         )
     ]
+
+
+async def test_e2_an_event_says_nothing_in_the_callers_own_words(world: World) -> None:
+    recorded = Recorded()
+    world.use(notices=Notices(recorded))
+
+    await world.send(await world.signed(body=form(resource="https://secret.example.com/")))
+
+    await world.context.notices.drain()
+    assert [event[3] for event in recorded.events] == ["tool.server_unknown"]
+
+
+async def test_c12_the_owner_sees_why_an_instance_may_not_call(world: World) -> None:
+    recorded = Recorded()
+    world.use(notices=Notices(recorded))
+    world.source.drop(kube.PODS, "refund-1", "billing")
+
+    await world.call()
+
+    await world.context.notices.drain()
+    assert [event[3] for event in recorded.events] == ["instance.ended"]
 
 
 async def test_a_bug_in_the_decision_is_a_no_without_a_traceback(world: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -60,13 +61,29 @@ class Door:
         return await talk(self.port, data, self.tls)
 
 
-@pytest.fixture
-def door(request: pytest.FixtureRequest, served: tuple[World, Ports], ca: LocalCA) -> Door:
-    return Door(served, ca, *request.param)
+Check = Callable[[Door], Awaitable[None]]
 
 
-every = pytest.mark.parametrize("door", ENDPOINTS, indirect=True, ids=lambda one: one[2])
-with_body = pytest.mark.parametrize("door", TAKE_BODIES, indirect=True, ids=lambda one: one[2])
+def at(endpoints: list[tuple[str, str, str]]) -> Callable[[Check], Callable[..., Awaitable[None]]]:
+    """Make a test of a check: it holds at each of the endpoints of one running front door."""
+
+    def decorate(check: Check) -> Callable[..., Awaitable[None]]:
+        async def test(served: tuple[World, Ports], ca: LocalCA) -> None:
+            for where, method, target in endpoints:
+                try:
+                    await check(Door(served, ca, where, method, target))
+                except Exception as error:
+                    error.add_note(f"at {method} {target}")
+                    raise
+            await assert_healthy(*served)
+
+        test.__name__ = check.__name__
+        return test
+
+    return decorate
+
+
+every, with_body = at(ENDPOINTS), at(TAKE_BODIES)
 
 
 @pytest.fixture(autouse=True)
@@ -95,25 +112,24 @@ async def test_http_1_0_is_answered_and_closed(door: Door) -> None:
 
     assert_typed(answer)
     assert status_of(answer) in (200, 400, 415)
-    await assert_healthy(door.world, door.ports)
 
 
 @every
-@pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"])
-async def test_a_method_that_is_not_its_own(door: Door, method: str) -> None:
-    answer = await door.ask(method=method)
+async def test_a_method_that_is_not_its_own(door: Door) -> None:
+    for method in ("PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"):
+        answer = await door.ask(method=method)
 
-    assert_typed(answer)
-    assert status_of(answer) == 405
-    assert f"allow: {door.method}".encode() in answer.lower()
+        assert_typed(answer)
+        assert status_of(answer) == 405
+        assert f"allow: {door.method}\r\n".encode() in answer
 
 
 @every
-@pytest.mark.parametrize("version", ["0.9", "1.2", "2.0", "3.0"])
-async def test_another_version_of_http(door: Door, version: str) -> None:
-    answer = await door.ask(version=version)
+async def test_another_version_of_http(door: Door) -> None:
+    for version in ("0.9", "1.2", "2.0", "3.0"):
+        answer = await door.ask(version=version)
 
-    assert (status_of(answer), code_of(answer)) == (400, "parse.syntax")
+        assert (version, status_of(answer), code_of(answer)) == (version, 400, "parse.syntax")
 
 
 BAD_FIELDS = {
@@ -125,32 +141,27 @@ BAD_FIELDS = {
     "a negative length": "content-length: -1",
     "a length that is no number": "content-length: 1a",
     "a length beyond 64 bits": f"content-length: {'9' * 30}",
-    "an encoding before chunked is not last": "transfer-encoding: chunked, gzip",
+    "an encoding behind chunked": "transfer-encoding: chunked, gzip",
 }
 
 
 @every
-@pytest.mark.parametrize("field", BAD_FIELDS.values(), ids=BAD_FIELDS)
-async def test_a_field_that_two_readers_read_differently(door: Door, field: str) -> None:
-    answer = await door.ask(field)
+async def test_a_field_that_two_readers_read_differently(door: Door) -> None:
+    for name, field in BAD_FIELDS.items():
+        answer = await door.ask(field)
 
-    assert_typed(answer)
-    assert status_of(answer) == 400
-    await assert_healthy(door.world, door.ports)
+        assert_typed(answer)
+        assert (name, status_of(answer)) == (name, 400)
 
 
 @every
-@pytest.mark.parametrize("upgrade", ["websocket", "h2c", "TLS/1.3"])
-async def test_an_upgrade_is_not_taken(door: Door, upgrade: str) -> None:
-    head = (
-        f"{door.method} {door.target} HTTP/1.1\r\nhost: x\r\nconnection: upgrade, close\r\nupgrade: {upgrade}\r\n\r\n"
-    )
+async def test_an_upgrade_is_not_taken(door: Door) -> None:
+    for upgrade in ("websocket", "h2c", "TLS/1.3"):
+        fields = f"host: x\r\nconnection: upgrade, close\r\nupgrade: {upgrade}\r\n\r\n"
+        answer = await door.say(f"{door.method} {door.target} HTTP/1.1\r\n{fields}PRI * HTTP/2.0\r\n\r\n".encode())
 
-    answer = await door.say(head.encode() + b"PRI * HTTP/2.0\r\n\r\n")
-
-    assert_typed(answer)
-    assert status_of(answer) in (200, 400, 415)
-    await assert_healthy(door.world, door.ports)
+        assert_typed(answer)
+        assert status_of(answer) in (200, 400, 415)
 
 
 @every
@@ -161,28 +172,26 @@ async def test_a_body_that_is_announced_and_never_comes_does_not_hold_the_connec
 
     assert_typed(answer)
     assert status_of(answer) in (200, 400, 408)
-    await assert_healthy(door.world, door.ports)
 
 
 @every
 async def test_a_chunk_without_a_size(door: Door) -> None:
     answer = await door.ask("transfer-encoding: chunked", after=b"zz\r\n\r\n")
 
-    assert_typed(answer.rpartition(b"HTTP/1.1 ")[1] + answer.rpartition(b"HTTP/1.1 ")[2])
-    await assert_healthy(door.world, door.ports)
+    assert_typed(answer)
+    assert (status_of(answer), code_of(answer)) == (400, "parse.syntax")
 
 
 @every
 async def test_a_pipeline_is_answered_in_order(door: Door) -> None:
-    one = f"{door.method} {door.target} HTTP/1.1\r\nhost: x\r\n".encode()
-    one += b"content-length: 0\r\n\r\n" if door.method == "POST" else b"\r\n"
-    last = request("GET", "/no-such-path")
+    one = f"{door.method} {door.target} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n".encode()
 
-    answer = await door.say(one + last)
+    answers = (await door.say(one + request("GET", "/no-such-path"))).split(b"HTTP/1.1 ")[1:]
+    first, *more = [b"HTTP/1.1 " + answer for answer in answers]
 
-    assert answer.startswith(b"HTTP/1.1 ")
-    assert answer.rpartition(b"HTTP/1.1 ")[2].startswith(b"404 ") or answer.count(b"HTTP/1.1 ") == 1
-    await assert_healthy(door.world, door.ports)
+    assert_typed(first)
+    assert status_of(first) in (200, 400, 415)
+    assert [status_of(answer) for answer in more] in ([404], [])  # none where the first refusal ended the connection
 
 
 @every
@@ -192,19 +201,18 @@ async def test_garbage_behind_a_good_request(door: Door) -> None:
     answer = await door.say(first + b"\x16\x03\x01 garbage\r\n\r\n")
 
     assert b"Traceback" not in answer
-    await assert_healthy(door.world, door.ports)
+
+
+NO_PATHS = ("/", "/../token", "/token/..", "/%2e%2e/token", "//token", "/%74oken", "/TOKEN", "/x%00", "/a" * 900)
 
 
 @pytest.mark.parametrize("where", ["calls", "admission", "health"])
-@pytest.mark.parametrize(
-    "target",
-    ["/", "/../token", "/token/..", "/%2e%2e/token", "//token", "/%74oken", "/TOKEN", "/validate%00", "/a" * 900],
-)
-async def test_no_such_path(served: tuple[World, Ports], ca: LocalCA, where: str, target: str) -> None:
-    answer = await Door(served, ca, where, "POST", target).ask(body=b"{}")
+async def test_no_such_path(served: tuple[World, Ports], ca: LocalCA, where: str) -> None:
+    for target in NO_PATHS:
+        answer = await Door(served, ca, where, "POST", target).ask(body=b"{}")
 
-    assert_typed(answer)
-    assert status_of(answer) == 404
+        assert_typed(answer)
+        assert (target, status_of(answer)) == (target, 404)
 
 
 async def test_a_target_in_other_than_ascii(served: tuple[World, Ports], ca: LocalCA) -> None:
@@ -218,26 +226,33 @@ async def test_a_target_in_other_than_ascii(served: tuple[World, Ports], ca: Loc
 
 
 @with_body
-@pytest.mark.parametrize(
-    "kind", ["", "content-type:", "content-type: text/plain", "content-type: application/json, text/plain"]
-)
-async def test_another_media_type(door: Door, kind: str) -> None:
-    answer = await door.ask(*([kind] if kind else []), body=b"{}")
+async def test_another_media_type(door: Door) -> None:
+    for kind in ([], ["content-type:"], ["content-type: text/plain"], ["content-type: application/json, text/plain"]):
+        answer = await door.ask(*kind, body=b"{}")
 
-    assert_typed(answer)
-    assert status_of(answer) in (400, 415)
+        assert_typed(answer)
+        assert status_of(answer) in (400, 415)
+
+
+MALFORMED = (
+    b"{",
+    b"\xff\xfe",
+    b"[" * 50_000,
+    b'{"a":' * 5_000,
+    b"9" * 100_000,
+    b'"\\ud800"',
+    b"\0" * 100,
+    b"NaN",
+)
 
 
 @with_body
-@pytest.mark.parametrize(
-    "body", [b"{", b"\xff\xfe", b"[" * 50_000, b'{"a":' * 5_000, b"9" * 100_000, b'"\\ud800"', b"\0" * 100, b"NaN"]
-)
-async def test_malformed_json(door: Door, body: bytes) -> None:
-    answer = await door.ask("content-type: application/json", body=body)
+async def test_malformed_json(door: Door) -> None:
+    for body in MALFORMED:
+        answer = await door.ask("content-type: application/json", body=body)
 
-    assert_typed(answer)
-    assert status_of(answer) == 400
-    await assert_healthy(door.world, door.ports)
+        assert_typed(answer)
+        assert (body[:8], status_of(answer)) == (body[:8], 400)
 
 
 @with_body
@@ -250,27 +265,20 @@ async def test_a_chunked_body_above_the_limit(door: Door) -> None:
         assert status_of(answer) in (408, 413)
         assert_typed(answer)
 
-    await assert_healthy(door.world, door.ports)
-
 
 @with_body
 async def test_a_body_that_trickles_has_its_time_as_a_whole(door: Door) -> None:
     reader, writer = await asyncio.open_connection(SERVING, door.port.number, ssl=door.tls)
     writer.write(request("POST", door.target, "content-type: application/json", "content-length: 1000"))
+    answering = asyncio.create_task(reader.read())
 
-    async def trickle() -> None:
-        for _ in range(1000):
-            writer.write(b" ")
-            await asyncio.sleep(0.02)
-
-    dripping = asyncio.create_task(trickle())
-    answer = await asyncio.wait_for(reader.read(), 10)
-    dripping.cancel()
+    while not answering.done():
+        writer.write(b" ")
+        await asyncio.wait({answering}, timeout=0.02)
     writer.close()
 
-    assert status_of(answer) == 408
-    assert_typed(answer)
-    await assert_healthy(door.world, door.ports)
+    assert status_of(answering.result()) == 408
+    assert_typed(answering.result())
 
 
 async def test_many_who_never_finish_do_not_keep_others_out(served: tuple[World, Ports], ca: LocalCA) -> None:
@@ -292,19 +300,19 @@ async def test_many_who_never_finish_do_not_keep_others_out(served: tuple[World,
 # Reviews that spell what UTF-8 cannot
 
 
+UIDS = ('"\\ud800"', '""', "7", '"a b"', f'"{"a" * 200}"', '"\\u0000"')
+
+
 @pytest.mark.parametrize("target", ["/mutate-pods", "/validate"])
-@pytest.mark.parametrize("uid", ['"\\ud800"', '""', "7", '"a b"', f'"{"a" * 200}"', '"\\u0000"'])
-async def test_a_uid_that_cannot_be_answered(served: tuple[World, Ports], ca: LocalCA, target: str, uid: str) -> None:
-    body = (
-        '{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":'
-        f'{{"uid":{uid},"kind":{{"kind":"Pod"}},"operation":"CREATE"}}}}'
-    )
+async def test_a_uid_that_cannot_be_answered(served: tuple[World, Ports], ca: LocalCA, target: str) -> None:
+    door = Door(served, ca, "admission", "POST", target)
+    for uid in UIDS:
+        question = f'{{"uid":{uid},"kind":{{"kind":"Pod"}},"operation":"CREATE"}}'
+        review = f'{{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{question}}}'
 
-    answer = await Door(served, ca, "admission", "POST", target).ask(
-        "content-type: application/json", body=body.encode()
-    )
+        answer = await door.ask("content-type: application/json", body=review.encode())
 
-    assert (status_of(answer), document_of(answer)["kind"]) == (400, "Status")
+        assert (uid, status_of(answer), document_of(answer)["kind"]) == (uid, 400, "Status")
 
 
 async def test_half_a_character_in_an_object_is_refused_in_whole_ones(served: tuple[World, Ports], ca: LocalCA) -> None:

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from cryptography.hazmat.primitives.asymmetric import ec
-from support.world import Ca, write_keys
+from support.world import FORM, Ca, SoftwareKey, details, form, write_keys
 
 from countersign.devcluster import LocalCA, Plane, PlaneError, free_ports, start
+from countersign.wire import Message, chain_header, sign_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -216,7 +217,7 @@ def test_the_api_server_shows_the_message_of_a_refusal(webhook: Running, namespa
 
 
 def test_an_ek_is_registered_once(webhook: Running) -> None:
-    roots = Ca("EK root").pem
+    roots = Ca("EK root", start=datetime.now(UTC)).pem
     apply(webhook.plane, ours("DevicePool", "unique", {"assurance": "Virtual", "ekRoots": roots}))
     binding = {"type": "Node", "node": {"name": "node-u"}}
     spec = {"poolRef": {"name": "unique"}, "ek": {"publicKeySHA256": f"sha256:{'5a' * 32}"}, "binding": binding}
@@ -251,8 +252,177 @@ def test_a_rotated_certificate_is_served_within_seconds(webhook: Running) -> Non
     until(lambda: serial() != before, "the old certificate is still served", 5)
 
 
+# A whole agent of real objects: what kubectl does is what the next call meets
+
+
+class Agent:
+    """One instance with its pod, device, tool server and rule, each named after the namespace; and its key."""
+
+    def __init__(self, webhook: Running, namespace: str) -> None:
+        self.webhook, self.plane, self.namespace = webhook, webhook.plane, namespace
+        self.key = SoftwareKey()
+        self.ca = Ca(f"Identity {namespace}", start=datetime.now(UTC))
+        self.domain = f"{namespace}.example.com"
+        self.audience = f"https://tools.{namespace}.svc/mcp"
+
+    def make(self) -> None:
+        name, now = self.namespace, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "agent", "namespace": name}}
+        rule = {"name": "charges", "effect": "Allow", "tools": [{"server": {"name": "mcp"}, "names": ["get_charge"]}]}
+        tool = {"name": "get_charge", "access": "ReadOnly", "inputSchema": {"type": "object"}}
+        binding = {"type": "Node", "node": {"name": f"node-{name}"}}
+        identity = {"serviceAccountName": "agent", "tasks": "Optional", "minAssurance": "Virtual"}
+        ek = {"publicKeySHA256": f"sha256:{name.removeprefix('test-'):0>64}"}
+        apply(
+            self.plane,
+            account,
+            ours("IdentityIssuer", name, {"trustDomain": self.domain, "type": "Embedded"}),
+            ours("DevicePool", name, {"assurance": "Virtual", "ekRoots": self.ca.pem}),
+            ours("AgentIdentity", "agent", {**identity, "issuerRef": {"name": name}}, name),
+            ours("ToolServer", "mcp", {"audience": self.audience, "protocol": "MCP", "tools": [tool]}, name),
+            ours("ToolPolicy", "rules", {"rules": [rule]}, name),
+        )
+        spec = {"poolRef": {"name": name}, "ek": ek, "binding": binding, "state": "Approved"}
+        apply(self.plane, ours("Device", name, spec), pod(name))
+        accepted = {"type": "Accepted", "status": "True", "reason": "Accepted", "message": "", "observedGeneration": 1}
+        self.status("identityissuer", name, {"trustBundle": self.ca.pem})
+        self.status("device", name, {"assurance": "Virtual", "attestationTime": now})
+        self.status("toolserver", "mcp", {"conditions": [{**accepted, "lastTransitionTime": now}]})
+        refs = {
+            "agentRef": {"name": "agent", "uid": self.uid("agentidentity", "agent")},
+            "deviceRef": {"name": name, "uid": self.uid("device", name)},
+        }
+        of_pod = {"name": "agent", "uid": self.uid("pod", "agent"), "nodeName": f"node-{name}"}
+        apply(self.plane, ours("AgentInstance", "agent-1", {**refs, "type": "Pod", "pod": of_pod}, name))
+        end = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        certificate = {"serialNumber": "01", "keyThumbprint": self.key.jkt, "notBefore": now, "notAfter": end}
+        self.status("agentinstance", "agent-1", {"certificate": certificate})
+
+    def uid(self, kind: str, name: str) -> str:
+        return str(self.plane.get(kind, name, "-n", self.namespace)["metadata"]["uid"])
+
+    def status(self, kind: str, name: str, status: dict[str, Any]) -> None:
+        patch = json.dumps({"status": status})
+        self.plane.kubectl(
+            "patch", kind, name, "-n", self.namespace, "--subresource=status", "--type=merge", "-p", patch
+        )
+
+    async def call(self) -> str:
+        """Ask for a token; return the code, or ``ok``."""
+        issuer = f"https://{HOST}:{self.webhook.ports['calls']}"
+        nonce = self.webhook.get(f"/nonce?jkt={self.key.jkt}")["nonces"][0]
+        body = form(details(), resource=self.audience)
+        leaf = self.ca.leaf(self.key.public_key, f"spiffe://{self.domain}/ns/{self.namespace}/sa/agent")
+        headers = [("content-type", FORM), ("countersign-chain", chain_header([leaf]))]
+        signed = await sign_request(
+            Message.build("POST", "/token", headers, body),
+            self.key,
+            audience=f"{issuer}/token",
+            nonce=nonce,
+            created=int(time.time()),
+        )
+        self.last = urllib.request.Request(f"{issuer}/token", data=body, headers=dict(signed.headers))
+        return self.send_last()
+
+    def send_last(self) -> str:
+        tls = ssl.create_default_context(cadata=self.webhook.ca.pem.decode())
+        try:
+            with urllib.request.urlopen(self.last, timeout=5, context=tls) as answer:
+                return "ok" if "access_token" in json.load(answer) else "no token"
+        except urllib.error.HTTPError as error:
+            return str(json.load(error)["code"])
+
+    async def until(self, *codes: str, seconds: float) -> str:
+        end = time.monotonic() + seconds
+        while (code := await self.call()) not in codes:
+            assert time.monotonic() < end, code
+        return code
+
+
+@pytest.fixture
+async def agent(webhook: Running, namespace: str) -> Agent:
+    agent = Agent(webhook, namespace)
+    agent.make()
+    await agent.until("ok", seconds=5)
+    return agent
+
+
+async def test_a6_a_request_captured_on_the_wire_is_worth_nothing(agent: Agent) -> None:
+    assert await agent.call() == "ok"
+
+    assert agent.send_last() == "proof.replayed"
+
+
+async def test_c12_a_deleted_pod_ends_its_calls_within_two_seconds(agent: Agent) -> None:
+    agent.plane.kubectl("delete", "pod", "agent", "-n", agent.namespace, "--wait=false", "--grace-period=0", "--force")
+
+    assert await agent.until("instance.ended", "instance.unknown", seconds=2)
+
+
+async def test_b13_a_denied_device_makes_no_call_within_two_seconds(agent: Agent) -> None:
+    agent.plane.kubectl("patch", "device", agent.namespace, "--type=merge", "-p", '{"spec":{"state":"Denied"}}')
+
+    assert await agent.until("device.not_approved", seconds=2)
+
+
+async def test_d14_a_revoked_instance_makes_no_call_within_two_seconds(agent: Agent) -> None:
+    patch = '{"spec":{"state":"Revoked"}}'
+    agent.plane.kubectl("patch", "agentinstance", "agent-1", "-n", agent.namespace, "--type=merge", "-p", patch)
+
+    assert await agent.until("instance.revoked", seconds=2)
+
+
+async def test_d11_a_deny_applied_with_kubectl_bites_within_two_seconds(agent: Agent) -> None:
+    rule = {"name": "stop", "effect": "Deny", "tools": [{"server": {"name": "mcp"}}]}
+    apply(agent.plane, ours("ToolPolicy", "stop", {"rules": [rule]}, agent.namespace))
+
+    assert await agent.until("policy.denied", seconds=2)
+
+
 def test_the_key_set_is_published(webhook: Running) -> None:
     assert [key["use"] for key in webhook.get("/.well-known/jwks.json")["keys"]] == ["sig"]
+
+
+def test_a_process_that_cannot_see_the_cluster_runs_and_is_not_ready(plane: Plane, tmp_path: Path) -> None:
+    ca, ports = LocalCA("serving"), dict(zip(("admission", "calls", "health"), free_ports(3), strict=True))
+    config = configure(tmp_path, plane, ca, ports)
+    [nobody] = free_ports(1)
+    kubeconfig = yaml.safe_load(plane.admin_kubeconfig.read_text())
+    for cluster in kubeconfig["clusters"]:
+        cluster["cluster"]["server"] = f"https://{HOST}:{nobody}"
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
+    settings = yaml.safe_load(config.read_text())
+    config.write_text(yaml.safe_dump({**settings, "kubeconfig": str(tmp_path / "kubeconfig")}))
+    child = start("webhook", [str(COUNTERSIGN), "webhook", "--config", str(config)], log=tmp_path / "log")
+    running = Running(plane, child, ca, tmp_path, ports)
+    try:
+        until(lambda: running.health("/healthz") == 200, "the webhook does not run")
+
+        assert running.health("/readyz") == 503
+        with pytest.raises(urllib.error.HTTPError) as refusal:
+            running.get("/catalogue")
+        assert (refusal.value.code, json.load(refusal.value)["code"]) == (503, "decide.unavailable")
+    finally:
+        child.stop()
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_a_process_without_a_token_key_is_ready_when_the_key_comes(crds: Plane, tmp_path: Path) -> None:
+    ca, ports = LocalCA("serving"), dict(zip(("admission", "calls", "health"), free_ports(3), strict=True))
+    config = configure(tmp_path, crds, ca, ports)
+    keys = (tmp_path / "keys" / "keys.json").rename(tmp_path / "later.json")
+    child = start("webhook", [str(COUNTERSIGN), "webhook", "--config", str(config)], log=tmp_path / "log")
+    running = Running(crds, child, ca, tmp_path, ports)
+    try:
+        until(lambda: running.health("/healthz") == 200, "the webhook does not run")
+        assert running.health("/readyz") == 503
+
+        keys.rename(tmp_path / "keys" / "keys.json")
+
+        until(lambda: running.health("/readyz") == 200, "the key is not seen", 10)
+        assert running.get("/.well-known/jwks.json")["keys"]
+    finally:
+        child.stop()
 
 
 def test_settings_that_are_wrong_end_the_process_with_a_message(tmp_path: Path) -> None:

@@ -267,6 +267,52 @@ async def test_a_deny_comes_with_its_own_code_when_evidence_is_fresh_enough(worl
     assert_refused(await world.call("create_refund"), 403, "policy.default_deny", "access_denied")
 
 
+# What the request says of itself beside its signature
+
+
+async def test_d9_a_server_is_not_what_host_and_forwarding_fields_say(world: World) -> None:
+    spoofed = {"x-forwarded-host": "evil.example", "x-forwarded-for": "203.0.113.9", "forwarded": "host=evil.example"}
+    message = await world.signed(body=form(), more=tuple(spoofed.items()))
+    headers = tuple((name, "evil.example" if name == "host" else value) for name, value in message.headers)
+
+    answer = await world.send(type(message)(message.method, message.target, headers, message.body))
+
+    _, claims = claims_of(answer.json()["access_token"])
+    assert (claims["iss"], claims["aud"]) == (ISSUER, AUDIENCE)
+    [record] = await world.records()
+    assert record["src_endpoint"] == {"ip": "192.0.2.7"}
+
+
+async def test_a11_an_earlier_token_is_no_subject_and_no_credential(world: World) -> None:
+    token = (await world.call()).json()["access_token"]
+
+    as_subject = await world.send(await world.signed(body=form(subject_token=token)))
+    as_credential = await world.send(await world.signed(body=form(), more=(("authorization", f"Countersign {token}"),)))
+
+    assert_refused(as_subject, 403, "task.mismatch", "access_denied")
+    assert_refused(as_credential, 400, "proof.ambiguous", "invalid_client")
+
+
+async def test_e2_an_argument_is_nowhere_but_in_the_request(world: World, capfd: pytest.CaptureFixture[str]) -> None:
+    canary = "canary-3f1a0c5b"
+    for tool, arguments in (
+        ("get_charge", {"charge": canary}),
+        ("create_refund", {"charge": canary}),
+        ("get_charge", {canary: 1}),
+        (canary, {}),
+    ):
+        answer = await world.call(tool, arguments)
+        assert canary not in answer.text
+    for malformed in (f'[{{"{canary}":', f'[{{"{canary}":1,"{canary}":2}}]', details(**{canary: 1})):
+        assert canary not in (await world.send(await world.signed(body=form(malformed)))).text
+
+    records = await world.records()
+    assert len(records) == 7
+    assert canary not in json.dumps([one for one in records if one.get("resources", [{}])[0].get("name") != canary])
+    assert canary not in world.context.metrics.text().decode()
+    assert canary not in "".join(capfd.readouterr())
+
+
 # Tasks
 
 
@@ -465,6 +511,47 @@ async def test_an_issuer_without_a_trust_bundle_vouches_for_nobody(world: World)
     assert_refused(await world.call(), 400, "cert.chain", "invalid_client")
 
 
+@pytest.mark.parametrize(
+    ("resource", "change", "code"),
+    [
+        ("PODS", None, "instance.ended"),
+        ("DEVICES", "device", "device.not_approved"),
+        ("AGENT_INSTANCES", "instance", "instance.revoked"),
+    ],
+)
+async def test_d14_a_refused_holder_is_on_record_by_name(
+    world: World, resource: str, change: str | None, code: str
+) -> None:
+    if change is None:
+        world.source.drop(getattr(kube, resource), "refund-1", "billing")
+    else:
+        states = {"device": "Denied", "instance": "Revoked"}
+        world.source.put(getattr(kube, resource), getattr(world, change)(state=states[change]))
+
+    assert_refused(await world.call(), 403, code, "access_denied")
+
+    [record] = await world.records()
+    assert record["status_code"] == code
+    assert record["actor"] == {"app_name": SPIFFE_ID, "app_uid": "billing/refund-agent-7f9c4"}
+    assert record["device"]["name"] == "worker-1"
+    ours = record["unmapped"]["countersign"]
+    assert ours["jkt"] == world.key.jkt
+    assert "args" not in ours  # the body was not looked at
+
+
+async def test_d14_what_was_allowed_a_moment_ago_is_refused_by_the_very_next_call(world: World) -> None:
+    kept = [await world.signed(body=form()) for _ in range(3)]
+    assert (await world.send(kept[0])).status_code == 200
+
+    world.source.put(kube.DEVICES, world.device(state="Denied"))
+
+    assert_refused(await world.send(kept[1]), 403, "device.not_approved", "access_denied")
+    assert_refused(await world.send(kept[1]), 400, "proof.replayed", "invalid_client")
+    world.source.put(kube.DEVICES, world.device())
+    assert_refused(await world.send(kept[1]), 400, "proof.replayed", "invalid_client")
+    assert (await world.send(kept[2])).status_code == 200
+
+
 # The proof: families of wire.md 3.4, each with its status and error
 
 
@@ -480,10 +567,18 @@ async def test_a4_a_certificate_without_its_key_is_worth_nothing(world: World) -
     assert await world.records() == []
 
 
-async def test_before_a_good_signature_nothing_is_recorded_and_no_key_is_told_a_nonce(world: World) -> None:
-    answer = await world.send(await world.signed(body=form(), path="/token?x"))
+async def test_a_stranger_is_told_a_nonce_from_step_9_on_and_leaves_no_record(world: World) -> None:
+    message = await world.signed(body=form(), chain=[Ca("Stranger").leaf(world.key.public_key)])
 
-    assert "countersign-nonce" not in answer.headers or answer.status_code != 200
+    answer = await world.send(message)
+
+    assert_refused(answer, 400, "cert.chain", "invalid_client")
+    assert "countersign-nonce" in answer.headers
+    world.clock.advance(31)
+    answer = await world.send(message)
+    assert_refused(answer, 400, "proof.expired", "invalid_client")
+    assert "countersign-nonce" not in answer.headers
+    assert await world.records() == []
 
 
 async def test_a6_the_same_request_is_refused_the_second_time(world: World) -> None:
@@ -553,13 +648,11 @@ async def test_a_request_without_a_certificate_is_refused(world: World) -> None:
 
 
 async def test_a_session_statement_is_refused_until_the_tier_is_built(world: World) -> None:
-    message = await world.signed(body=form())
-    headers = (*message.headers, ("countersign-session", "eyJ"))
+    answer = await world.send(await world.signed(body=form(), more=(("countersign-session", "eyJ"),)))
 
-    answer = await world.send(type(message)(message.method, message.target, headers, message.body))
-
-    assert answer.status_code == 400
-    assert answer.json()["error"] == "invalid_client"
+    assert_refused(answer, 400, "session.format", "invalid_client")
+    assert "countersign-nonce" in answer.headers
+    assert await world.records() == []
 
 
 async def test_d8_two_credential_forms_are_ambiguous(world: World) -> None:

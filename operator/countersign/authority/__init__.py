@@ -6,11 +6,15 @@ never believes a name in a CSR, never decides a tool call, and is the only write
 
 =================  =====================================================================================
 ``attestation``    ``POST /attest`` and ``POST /secret``: enrolment.md section 2, two named sequences of checks
-``orders``         the ACME server's resources: enrolment.md section 3, three named sequences of checks
+``checks``         those two sequences, check by check
+``acme_desk``      the ACME server's resources: enrolment.md section 3
+``order_checks``   what it checks beyond RFC 8555: three named sequences
+``orders``         the life of an order: a table, and a status that is derived
 ``issue``          build, lint, sign once, check: AK certificates and identity certificates
 ``ca``             the CA keys, in Secrets
 ``cluster``        what the checks ask the cluster
 ``instances``      AgentInstance and Device: made and described
+``recorder``       the audit record, the metric and the log line of each answer; ``notices`` the Events of a refusal
 ``reconcile``      status of issuers, devices and instances as time passes
 ``store``          what outlives the process
 =================  =====================================================================================

@@ -19,6 +19,7 @@ from countersign.authority.describe import device_conflict, device_status, insta
 from countersign.authority.exam import Exam
 from countersign.authority.instances import DuplicateKeyError, find_or_make, write_status
 from countersign.authority.issue import TpmNames, prepare_ak
+from countersign.authority.notices import notices
 from countersign.authority.tables import AkRecord, SecretRecord
 from countersign.authority.trust import life_of, spiffe_id, stamp
 from countersign.errors import Denied, Unavailable
@@ -92,14 +93,13 @@ class AttestationDesk:
         return Exam(self.cluster, self.store, self.injection, self.clock.now(), body, bearer)
 
     async def _run(self, steps: Sequence[EnrolmentStep], exam: Exam) -> None:
-        """Run the checks; a TPM that was refused is an Event on the instance that its pod has."""
+        """Run the checks; a refusal is an Event on whatever it is news for."""
         try:
             for step in steps:
                 await step(exam)
         except Denied as refusal:
-            for instance in self.cluster.instances_of_pod(exam.review.pod_uid or "") if exam.authenticated else ():
-                note = f"{refusal.code}: {refusal.detail}"
-                await self.events.emit(instance, "Warning", "AttestationFailed", note)
+            for concerned, reason in notices(exam, refusal):
+                await self.events.emit(concerned, "Warning", reason, f"{refusal.code}: {refusal.detail}")
             raise
 
     async def _challenge(self, exam: Exam) -> dict[str, Any]:
@@ -135,6 +135,7 @@ class AttestationDesk:
         if made:
             note = f"device {exam.device['metadata']['name']}, pool {exam.ek.pool}"
             await self.events.emit(instance, "Normal", "Attested", note)
+            await self.events.emit(exam.device, "Normal", "Attested", f"for {instance['metadata']['name']}")
         return instance
 
     async def _admit(self, exam: Exam, instance: dict[str, Any]) -> dict[str, Any]:

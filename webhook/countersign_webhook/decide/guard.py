@@ -20,7 +20,7 @@ __all__ = ["Guard", "Refusal"]
 
 @dataclass(frozen=True)
 class Refusal:
-    """A no. ``jkt`` is the key that the certificate names, once its chain is good: it may be told a nonce."""
+    """A no. ``jkt`` is the key that the chain names, good or not, from step 9 of wire.md 3.4 on: it may be told a nonce."""
 
     code: str
     detail: str
