@@ -109,7 +109,7 @@ async def context_of(directory: Path, known: dict[str, Any], policies: int) -> t
         source.put(resource, obj)
     key = ec.generate_private_key(ec.SECP256R1())
     start, end = (int((now + timedelta(days=days)).timestamp()) for days in (-1, 30))
-    entry = {"kid": thumbprint(key.public_key()), "privateKey": private_pem(key).decode()}
+    entry: dict[str, Any] = {"kid": thumbprint(key.public_key()), "privateKey": private_pem(key).decode()}
     entry |= {"createdAt": start, "useFrom": start, "useUntil": end}
     write_private(directory / "keys" / "keys.json", json.dumps({"keys": [entry]}).encode())
     audit = await AuditLog.open(directory / "audit", process="webhook", clock=clock)
@@ -195,13 +195,13 @@ def _objects(known: dict[str, Any], policies: int, now: datetime) -> list[tuple[
         },
         status={"assurance": "Hardware", "attestationTime": (now - timedelta(minutes=5)).isoformat()},
     )
-    spec = {"serviceAccountName": "refund-agent", "minKeyTier": "TPM", "tasks": "Optional"}
+    identity = {"serviceAccountName": "refund-agent", "minKeyTier": "TPM", "tasks": "Optional"}
     found = [
         (kube.NAMESPACES, {"metadata": {"name": "billing", "uid": "uid-billing", "labels": {"team": "billing"}}}),
         (kube.IDENTITY_ISSUERS, issuer),
         (kube.DEVICE_POOLS, _object("racks", {"assurance": "Hardware"})),
         (kube.DEVICES, device),
-        (kube.AGENT_IDENTITIES, _object("refund-agent", spec, "billing")),
+        (kube.AGENT_IDENTITIES, _object("refund-agent", identity, "billing")),
         (kube.TOOL_SERVERS, server()),
         *((kube.TOOL_POLICIES, one) for one in policies_of(policies)),
     ]

@@ -45,14 +45,15 @@ def policies_of(count: int) -> list[dict[str, Any]]:
 
 def policy(number: int | None, maximum: int = 5000) -> dict[str, Any]:
     """Return the policy that allows the call (``number`` None), or one of another agent."""
-    mine = number is None
-    name = f"policy-{'mine' if mine else number}"
+    name = "policy-mine" if number is None else f"policy-{number}"
     rule = {
         "name": "small",
         "effect": "Allow",
-        "subjects": {"agents": [{"name": "refund-agent" if mine else f"agent-{number}"}]},
+        "subjects": {"agents": [{"name": "refund-agent" if number is None else f"agent-{number}"}]},
         "environment": {"minKeyTier": "TPM", "maxAttestationAgeSeconds": 3600},
-        "tools": [{"server": {"name": "stripe"}, "names": [TOOL if mine or number % 2 else f"tool-{number}"]}],
+        "tools": [
+            {"server": {"name": "stripe"}, "names": [TOOL if number is None or number % 2 else f"tool-{number}"]}
+        ],
         "arguments": [{"pointer": "/amount", "type": "Integer", "integer": {"minimum": 1, "maximum": maximum}}],
     }
     return {

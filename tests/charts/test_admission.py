@@ -84,6 +84,12 @@ def test_a_person_changes_only_the_state(installed: Plane, namespace: str) -> No
     patch(installed, found, {"spec": {"state": "Revoked", "stateReason": "seen where it should not be"}}, WRITER)
 
 
+def owner(plane: Plane, namespace: str) -> dict[str, Any]:
+    """An owner that exists, else the garbage collector is quicker than the test."""
+    uid = plane.get("namespace", namespace)["metadata"]["uid"]
+    return {"apiVersion": "v1", "kind": "Namespace", "name": namespace, "uid": uid}
+
+
 @pytest.mark.parametrize("user", [None, WRITER, OPERATOR])
 @pytest.mark.parametrize(
     "change",
@@ -98,7 +104,7 @@ def test_nobody_keeps_an_instance_alive(
     installed: Plane, namespace: str, change: dict[str, Any], user: str | None
 ) -> None:
     found = instance("refund-agent-7f9c4", namespace)
-    found["metadata"]["ownerReferences"] = [{"apiVersion": "v1", "kind": "Pod", "name": "pod", "uid": "0"}]
+    found["metadata"]["ownerReferences"] = [owner(installed, namespace)]
     create(installed, found, AUTHORITY)
     with pytest.raises(PlaneError, match=f"{MADE}: their owners and finalizers may not change"):
         patch(installed, found, change, user)
@@ -115,7 +121,7 @@ def test_what_an_instance_joins_cannot_be_changed(installed: Plane, namespace: s
 def test_the_garbage_collector_is_not_kept_from_its_work(installed: Plane, namespace: str) -> None:
     """With --cascade=orphan, and where one of several owners is gone, it takes an owner out of what it owned."""
     found = instance("refund-agent-7f9c4", namespace)
-    found["metadata"]["ownerReferences"] = [{"apiVersion": "v1", "kind": "Pod", "name": "pod", "uid": "0"}]
+    found["metadata"]["ownerReferences"] = [owner(installed, namespace)]
     create(installed, found, AUTHORITY)
     patch(installed, found, {"metadata": {"ownerReferences": None}}, COLLECTOR)
 

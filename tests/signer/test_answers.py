@@ -235,6 +235,21 @@ async def test_a_list_in_a_stream_is_filtered_too(rig: Rig) -> None:
     assert "hidden" not in got.text
 
 
+@pytest.mark.parametrize(
+    ("status", "kind", "before", "after"),
+    [(201, JSON, b"", b""), (203, EVENTS, b"data: ", b"\n\n"), (200, EVENTS, b"\xef\xbb\xbfdata: ", b"\n\n")],
+)
+async def test_d6_no_other_form_of_a_good_answer_gets_a_list_past_the_filter(
+    rig: Rig, status: int, kind: Any, before: bytes, after: bytes
+) -> None:
+    rig.front.tools = ["get_charge"]
+    rig.tool.says(status, kind, before + LIST_ANSWER + after)
+    got = await rig.post(LISTING)
+    assert got.status_code == status
+    assert "get_charge" in got.text
+    assert "hidden" not in got.text
+
+
 async def test_an_entry_with_another_definition_than_the_pinned_one_is_dropped(rig: Rig) -> None:
     pinned = "sha256:" + hashlib.sha256(rfc8785.dumps(TOOLS[0])).hexdigest()
     rig.front.tools = ["get_charge", "create_refund"]

@@ -72,6 +72,49 @@ async def test_rotation_a_key_that_is_new_is_found_by_one_more_fetch(clock: Fake
     assert source.fetched == 2
 
 
+class Slow(Source):
+    """Answers when it is told to."""
+
+    def __init__(self, *keys: TestKey) -> None:
+        super().__init__(*keys)
+        self.go = asyncio.Event()
+
+    async def fetch(self) -> bytes:
+        document = await super().fetch()
+        await self.go.wait()
+        return document
+
+
+async def test_e4_many_first_calls_at_once_wait_for_the_one_fetch(clock: FakeClock) -> None:
+    key = TestKey()
+    source = Slow(key)
+    jwks = Jwks(source, clock)
+    calls = [asyncio.create_task(jwks.find(key.jkt)) for _ in range(50)]
+    while not source.fetched:
+        await asyncio.sleep(0)
+    source.go.set()
+
+    assert await asyncio.gather(*calls) == [key.public_key] * 50
+    assert source.fetched == 1
+
+
+async def test_who_has_its_key_does_not_wait_for_a_fetch(clock: FakeClock) -> None:
+    key = TestKey()
+    source = Slow(key)
+    source.go.set()
+    jwks = Jwks(source, clock)
+    await jwks.find(key.jkt)
+    source.go.clear()
+    clock.advance(300)
+    late = asyncio.create_task(jwks.find(key.jkt))
+    while source.fetched == 1:
+        await asyncio.sleep(0)
+
+    assert await jwks.find(key.jkt) == key.public_key
+    source.go.set()
+    assert await late == key.public_key
+
+
 async def test_e3_an_unknown_kid_fetches_once_in_thirty_seconds(clock: FakeClock) -> None:
     key = TestKey()
     source = Source(key)

@@ -48,6 +48,15 @@ async def test_what_has_ended_is_forgotten_and_nothing_else() -> None:
     assert await refused(store, ("jkt", "5"), now=NOW + 5) == "proof.replayed"
 
 
+async def test_a10_a_clock_that_was_ahead_and_is_set_back_brings_nothing_to_life_again() -> None:
+    store = MemoryReplayCache(epoch=NOW - 2)
+    await store.insert(KEY, issued=NOW, expires=NOW + 65, now=NOW)
+    await store.insert(("jkt", "ahead"), issued=NOW + 600, expires=NOW + 665, now=NOW + 600)
+
+    assert await refused(store, now=NOW + 1) == "replay.store_reset"
+    await store.insert(("jkt", "later"), issued=NOW + 1, expires=NOW + 66, now=NOW + 1)
+
+
 async def test_e3_a_full_store_accepts_nothing_and_forgets_nothing() -> None:
     store = MemoryReplayCache(epoch=NOW - 2, most=1)
     await store.insert(KEY, issued=NOW, expires=NOW + 65, now=NOW)

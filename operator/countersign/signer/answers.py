@@ -76,7 +76,7 @@ def filter_sse(body: bytes, tools: frozenset[str], pinned: Mapping[str, str]) ->
     Raises:
         ValueError: as :func:`filter_json`.
     """
-    events = body.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n").split("\n\n")
+    events = body.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n").split("\n\n")
     return "\n\n".join(_event(one, tools, pinned) for one in events).encode()
 
 

@@ -158,13 +158,13 @@ class Proxy:
             if refused is not None:
                 return refused
             await exchange.reply(Reply(answer.status, kept, body))  # the tool server's own words, no refusal of ours
-        elif request.method == "tools/list" and answer.status == 200:  # noqa: PLR2004 - OK
+        elif request.method == "tools/list" and answer.status < 300:  # noqa: PLR2004 - every good one: clients read 201 alike
             change = filter_sse if kind == b"text/event-stream" else filter_json
             try:
                 body = change(token.clean(await _read(answer, _MAX_LIST)), grant.tools, server.pinned)
             except (ValueError, RecursionError) as error:
                 raise Unreachable("The tool server's list of tools cannot be read") from error
-            await exchange.reply(Reply(200, kept, body))
+            await exchange.reply(Reply(answer.status, kept, body))
         else:
             await exchange.stream(answer.status, kept, answer.aiter_stream(), token)
         if token.found:

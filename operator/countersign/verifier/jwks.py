@@ -105,7 +105,9 @@ class Jwks:
             ``decide.unavailable`` if there was no contact for 24 h, or never.
 
         """
-        if self._wanting(kid) and not (self._lock.locked() and kid in self._keys and self._current()):
+        # Whoever cannot do without waits for a fetch that is under way; whoever can does not.
+        usable, under_way = kid in self._keys and self._current(), self._lock.locked()
+        if (under_way and not usable) or (not under_way and self._wanting(kid)):
             async with self._lock:
                 if self._wanting(kid):  # another request may have asked meanwhile
                     await self._fetch()

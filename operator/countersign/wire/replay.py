@@ -35,6 +35,7 @@ class ReplayCache(Protocol):
 class MemoryReplayCache:
     """The store of one process: empty, so of the epoch ``epoch``, when it is made. It never forgets before its time.
 
+    A clock that was ahead and is set back makes things good again whose use was forgotten meanwhile: they are not believed.
     Only for a process that is alone in accepting its audience: another one's uses are not seen here (A6).
     """
 
@@ -44,6 +45,7 @@ class MemoryReplayCache:
         self._most = most
         self._used: set[tuple[str, str]] = set()
         self._ends: list[tuple[int, tuple[str, str]]] = []
+        self._forgotten = epoch
 
     def __len__(self) -> int:
         return len(self._used)
@@ -53,7 +55,10 @@ class MemoryReplayCache:
         if issued < self._believed_from:
             raise Unavailable("replay.store_reset", "made before this replay store", retry_after=1)
         while self._ends and self._ends[0][0] < now:
-            self._used.discard(heapq.heappop(self._ends)[1])
+            self._forgotten, gone = heapq.heappop(self._ends)
+            self._used.discard(gone)
+        if expires <= self._forgotten:
+            raise Unavailable("replay.store_reset", "the clock went back: its use may be forgotten", retry_after=1)
         if key in self._used:
             raise Denied("proof.replayed", "used before")
         if len(self._used) >= self._most:

@@ -1,0 +1,26 @@
+"""Both ends of a call, and an authority, for each attack."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from support.enrolment import Office
+from support.line import Line
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+
+@pytest.fixture
+async def line(tmp_path: Path) -> AsyncIterator[Line]:
+    made = await Line.make(tmp_path)
+    yield made
+    await made.world.context.aclose()
+
+
+@pytest.fixture
+async def office(tmp_path: Path) -> AsyncIterator[Office]:
+    async with Office.open(tmp_path) as opened:
+        yield opened
