@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import textwrap
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from timing import Timed
 
-__all__ = ["Section", "document", "machine"]
+__all__ = ["Section", "document", "load", "machine"]
 
 
 @dataclass
@@ -26,6 +28,11 @@ class Section:
     others: dict[str, Timed] = field(default_factory=dict)
 
 
+def load() -> float:
+    """Return how many processes wanted a CPU in the last minute: above zero before a run, somebody else worked too."""
+    return os.getloadavg()[0]
+
+
 def machine() -> str:
     """Return what the figures depend on."""
     with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123 - the kernel's file, read once
@@ -34,21 +41,27 @@ def machine() -> str:
     return f"{what}; Python {platform.python_version()}; cryptography {version('cryptography')}; Linux {platform.release()}"
 
 
-def document(sections: list[Section], *, rounds: int, seconds: float) -> str:
-    """Return the page."""
+def document(sections: list[Section], *, rounds: int, seconds: float, busy: float) -> str:
+    """Return the page; ``busy`` is the load before the run."""
     lines = [
         "# Benchmarks",
         "",
-        "Written by `make bench`; nothing here is a promise or a test. All figures are of one run: the cases took turns,",
-        f"{rounds} rounds in {seconds:.0f} s, so trust the ratios (taken round by round) and not the times, which are this",
-        "machine's on this day. Times are of single operations.",
+        *_filled(
+            "Written by `make bench`; nothing here is a promise or a test. All figures are of one run: the cases took turns, "
+            f"{rounds} rounds in {seconds:.0f} s, so trust the ratios (taken round by round) and not the times, which are this "
+            "machine's on this day. Times are of single operations."
+        ),
         "",
-        f"{machine()}; {datetime.now(UTC):%Y-%m-%d}.",
+        *_filled(f"{machine()}; {datetime.now(UTC):%Y-%m-%d}. Load before the run: {busy:.1f} (0 is a quiet machine)."),
     ]
     for section in sections:
-        lines += ["", f"## {section.title}", "", section.text, ""]
+        lines += ["", f"## {section.title}", "", *_filled(section.text), ""]
         lines += [f"Not measured: {section.missing}."] if section.missing else _table(section)
     return "\n".join(lines) + "\n"
+
+
+def _filled(text: str) -> list[str]:
+    return textwrap.wrap(text, 120)
 
 
 def _table(section: Section) -> list[str]:

@@ -21,7 +21,7 @@ import inside
 import stage
 import tpm
 import uvloop
-from report import Section, document
+from report import Section, document, load
 from rich.console import Console
 from rich.markdown import Markdown
 from timing import Case, Timed, measure
@@ -91,7 +91,8 @@ async def _in_turns(parts: list[str], rounds: int, told: Callable[[str], None]) 
 async def _main() -> None:
     options, console = _arguments(), Console()
     parts = options.only or list(_PARTS)
-    began, sections = time.monotonic(), []
+    began, busy = time.monotonic(), load()
+    sections: list[Section] = []
     with console.status("measuring") as status:
 
         def told(what: str) -> None:
@@ -101,7 +102,7 @@ async def _main() -> None:
             sections += await _in_turns(parts, options.rounds, told)
         if "decisions" in parts:
             sections.insert(1, await decisions.section(options.rounds, told, options.policies))
-    page = document(sections, rounds=options.rounds, seconds=time.monotonic() - began)
+    page = document(sections, rounds=options.rounds, seconds=time.monotonic() - began, busy=busy)
     console.print(Markdown(page))
     options.write.parent.mkdir(parents=True, exist_ok=True)
     options.write.write_text(page, "utf-8")

@@ -46,6 +46,10 @@ def placed(crds: Plane, namespace: str) -> Iterator[list[dict[str, Any]]]:
     for each in found:
         if "namespace" in each["metadata"]:
             each["metadata"]["namespace"] = namespace
+    # Objects of other tests would make a create of these cluster-scoped ones a change.
+    for each in found:
+        if "namespace" not in each["metadata"] and each["kind"] != "Namespace":
+            crds.kubectl("delete", each["kind"], each["metadata"]["name"], "--ignore-not-found")
     # Without it the API server refuses the pod, dry run or not.
     apply(crds, [each for each in found if each["kind"] == "ServiceAccount"])
     return found

@@ -8,7 +8,7 @@ import json
 import socket
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
@@ -54,7 +54,7 @@ def changed(message: Message, **fields: str | None) -> Message:
     return replace(message, headers=(*kept, *((name, value) for name, value in new.items() if value is not None)))
 
 
-# A: replay and theft
+# Replay and theft (A)
 
 
 async def test_a1_a_token_on_another_machine_is_worth_nothing_and_is_not_used_up_by_the_thief(line: Line) -> None:
@@ -145,7 +145,7 @@ async def test_a10_a_tool_server_whose_clock_is_wrong_refuses(line: Line, minute
     assert code_of(await line.present(message)) in codes
 
 
-# B: forged or confused attestation
+# Forged or confused attestation (B)
 
 
 async def test_b2_twenty_enrolments_of_one_pod_at_once_are_one_instance_with_one_key_that_counts(
@@ -165,7 +165,7 @@ async def test_b2_twenty_enrolments_of_one_pod_at_once_are_one_instance_with_one
 
 async def ak_name(office: Office) -> bytes:
     """The Name of the AK that enrolled last."""
-    async with office.context.store._engine.connect() as connection:  # noqa: SLF001 - no method lists them all
+    async with office.context.store._engine.connect() as connection:
         rows = await connection.exec_driver_sql("select ak_name from ak_certificates order by rowid desc limit 1")
         return bytes(rows.scalar_one())
 
@@ -233,7 +233,7 @@ async def test_b9_a_secret_opened_by_the_good_tpm_does_not_vouch_for_a_key_elsew
     assert office.cluster.all(kube.AGENT_INSTANCES) == []
 
 
-# C: Kubernetes and node
+# Kubernetes and node (C)
 
 
 async def test_c3_a_pod_that_was_made_while_the_webhook_was_down_gets_no_credential(office: Office) -> None:
@@ -256,8 +256,7 @@ async def test_c5_the_signing_port_is_the_pods_own_loopback(tmp_path: Path) -> N
     stop = asyncio.Event()
     running = asyncio.create_task(serve(settings, SoftwareDevice.make(EK_ROOT), stop))
     async with asyncio.timeout(30):
-        while not reachable("127.0.0.1", port) or not reachable("127.0.0.1", port + 1):
-            await asyncio.sleep(0)
+        await eventually(lambda: reachable("127.0.0.1", port) and reachable("127.0.0.1", port + 1))
         assert not reachable("127.0.0.2", port)
         assert reachable("127.0.0.2", port + 1)  # kubelet probes there; it is no way to a tool
         async with httpx.AsyncClient(base_url=f"http://127.0.0.2:{port + 1}") as neighbour:
@@ -358,7 +357,7 @@ async def test_c5_a_pod_that_shares_what_it_must_not_is_no_agent(office: Office)
         assert code_of(await replace(one, token="open").attest()) == "attest.not_injected", change
 
 
-# D: policy and protocol bypass
+# Policy and protocol bypass (D)
 
 
 async def test_d1_a_header_that_names_another_tool_than_the_body(line: Line) -> None:
@@ -420,14 +419,30 @@ async def test_d2_what_is_accepted_reaches_the_tool_byte_for_byte(line: Line) ->
 
 @pytest.mark.parametrize(
     "name",
-    ["Get_charge", "GET_CHARGE", "get_charge ", " get_charge", "get_charge\u200b", "g\u0435t_charge", "get-charge"]
-    + ["stripe__get_charge", "stripe.get_charge", "billing/stripe/get_charge", "get_charge\0", ""],
+    [
+        "Get_charge",
+        "GET_CHARGE",
+        "get_charge ",
+        " get_charge",
+        "get_charge\u200b",
+        "g\u0435t_charge",
+        "get-charge",
+        "stripe__get_charge",
+        "stripe.get_charge",
+        "billing/stripe/get_charge",
+        "get_charge\0",
+        "",
+    ],
 )
 async def test_d4_a_tool_is_its_exact_name(line: Line, name: str) -> None:
     answer = await line.ask(name)
     assert code_of(answer) in {"tool.unknown", "request.details", "parse.nul"}
     token = await line.token()
-    assert code_of(await line.present(await line.call(token, body_of(name)))) in {"call.tool", "mcp.params", "parse.nul"}
+    assert code_of(await line.present(await line.call(token, body_of(name)))) in {
+        "call.tool",
+        "mcp.params",
+        "parse.nul",
+    }
 
 
 async def test_d4_two_servers_with_tools_of_one_name_are_not_confused(line: Line) -> None:
@@ -511,7 +526,7 @@ async def test_d14_a_token_is_not_given_after_a_revocation_however_many_ask_at_o
     assert {code_of(one) for one in after} == {"instance.revoked"}
 
 
-# E: audit and privacy
+# Audit and privacy (E)
 
 
 async def test_e1_each_token_that_left_has_its_record_and_each_refusal_too(line: Line) -> None:
@@ -527,7 +542,12 @@ async def test_e2_e6_neither_token_nor_record_names_an_argument_or_the_hardware(
     token = await line.token(arguments={"charge": canary})
     claims = base64.urlsafe_b64decode(token.split(".")[1] + "==").decode()
     device = line.world.device()
-    hardware = [device["spec"]["ek"]["publicKeySHA256"], device["status"]["model"], device["metadata"]["uid"], "worker-1"]
+    hardware = [
+        device["spec"]["ek"]["publicKeySHA256"],
+        device["status"]["model"],
+        device["metadata"]["uid"],
+        "worker-1",
+    ]
     for hidden in (canary, *hardware):
         assert hidden not in claims
     assert canary not in json.dumps(await line.world.records())
