@@ -29,7 +29,7 @@ class Section:
 
 
 def load() -> float:
-    """Return how many processes wanted a CPU in the last minute: above zero before a run, somebody else worked too."""
+    """Return how many processes wanted a CPU in the last minute: well above zero before a run, somebody else works too."""
     return os.getloadavg()[0]
 
 
@@ -41,8 +41,8 @@ def machine() -> str:
     return f"{what}; Python {platform.python_version()}; cryptography {version('cryptography')}; Linux {platform.release()}"
 
 
-def document(sections: list[Section], *, rounds: int, seconds: float, busy: float) -> str:
-    """Return the page; ``busy`` is the load before the run."""
+def document(sections: list[Section], *, rounds: int, seconds: float, busy: tuple[float, float]) -> str:
+    """Return the page; ``busy`` is the load before and after the run."""
     lines = [
         "# Benchmarks",
         "",
@@ -52,7 +52,10 @@ def document(sections: list[Section], *, rounds: int, seconds: float, busy: floa
             "machine's on this day. Times are of single operations."
         ),
         "",
-        *_filled(f"{machine()}; {datetime.now(UTC):%Y-%m-%d}. Load before the run: {busy:.1f} (0 is a quiet machine)."),
+        *_filled(
+            f"{machine()}; {datetime.now(UTC):%Y-%m-%d}. Load before the run {busy[0]:.1f}, after it {busy[1]:.1f}; by itself it "
+            "makes about 1. Where others work too, long operations suffer more than short ones, and even the ratios are too high."
+        ),
     ]
     for section in sections:
         lines += ["", f"## {section.title}", "", *_filled(section.text), ""]

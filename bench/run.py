@@ -102,7 +102,7 @@ async def _main() -> None:
             sections += await _in_turns(parts, options.rounds, told)
         if "decisions" in parts:
             sections.insert(1, await decisions.section(options.rounds, told, options.policies))
-    page = document(sections, rounds=options.rounds, seconds=time.monotonic() - began, busy=busy)
+    page = document(sections, rounds=options.rounds, seconds=time.monotonic() - began, busy=(busy, load()))
     console.print(Markdown(page))
     options.write.parent.mkdir(parents=True, exist_ok=True)
     options.write.write_text(page, "utf-8")

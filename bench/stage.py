@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
+import signal
 import socket
 import sys
 import tempfile
@@ -21,6 +23,7 @@ from countersign.attest.tpm import TpmDevice
 from countersign.clock import SystemClock
 from countersign.demo.machine import Machine
 from countersign.demo.opening import applied, enrolled, established, injected
+from countersign.demo.processes import leftovers
 from countersign.devcluster import find_or_build, free_ports, missing_packages
 from countersign.errors import Unavailable
 from countersign.signer.door import Door
@@ -83,6 +86,9 @@ def set_up(told: Callable[[str], None]) -> Iterator[Stage]:
             yield Stage(machine, bare, spare)
         finally:
             machine.stop()
+            for pid in leftovers(machine.processes.mark):  # a TPM's set-up that was interrupted leaves its simulator
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 @contextlib.asynccontextmanager

@@ -77,10 +77,11 @@ class Slow(Source):
 
     def __init__(self, *keys: TestKey) -> None:
         super().__init__(*keys)
-        self.go = asyncio.Event()
+        self.go, self.asked = asyncio.Event(), asyncio.Event()
 
     async def fetch(self) -> bytes:
         document = await super().fetch()
+        self.asked.set()
         await self.go.wait()
         return document
 
@@ -90,8 +91,7 @@ async def test_e4_many_first_calls_at_once_wait_for_the_one_fetch(clock: FakeClo
     source = Slow(key)
     jwks = Jwks(source, clock)
     calls = [asyncio.create_task(jwks.find(key.jkt)) for _ in range(50)]
-    while not source.fetched:
-        await asyncio.sleep(0)
+    await source.asked.wait()
     source.go.set()
 
     assert await asyncio.gather(*calls) == [key.public_key] * 50
@@ -105,10 +105,10 @@ async def test_who_has_its_key_does_not_wait_for_a_fetch(clock: FakeClock) -> No
     jwks = Jwks(source, clock)
     await jwks.find(key.jkt)
     source.go.clear()
+    source.asked.clear()
     clock.advance(300)
     late = asyncio.create_task(jwks.find(key.jkt))
-    while source.fetched == 1:
-        await asyncio.sleep(0)
+    await source.asked.wait()
 
     assert await jwks.find(key.jkt) == key.public_key
     source.go.set()
