@@ -175,6 +175,7 @@ def settings(directory: Path, **more: Any) -> WebhookSettings:
             "token_keys": directory / "keys",
             "audit": {"directory": directory / "audit"},
             "injection": {"image": "countersign:test", "version": "0.1.0"},
+            "decide": {"timeout_seconds": 10},  # a busy machine is not what is tested
             **more,
         }
     )

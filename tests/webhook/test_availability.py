@@ -115,7 +115,8 @@ class Away:
     ("store", "code"), [(Silent(), "decide.failed"), (Broken(), "decide.failed"), (Away(), "replay.unavailable")]
 )
 async def test_d13_a_store_that_is_silent_or_broken_denies(tmp_path: Path, store: Any, code: str) -> None:
-    world = await World.make(tmp_path, decide={"timeout_seconds": 0.05})
+    # The record has this long too, and a busy disk is not what is tried here.
+    world = await World.make(tmp_path, decide={"timeout_seconds": 0.5})
     world.use(replay=store)
 
     answer = await world.call()

@@ -142,6 +142,9 @@ class WebhookContext:
     def faults(self) -> list[str]:
         """Return why this process is not ready; nothing if it is."""
         faults = [f"current view of {kind}" for kind in self.stale()]
+        if not faults:
+            # Thousands of rules take seconds to compile: that is the probe's to wait for, never the first call's.
+            _ = self.book.rules, self.book.servers
         if not self.audit.ready:
             faults.append("audit log")
         try:
