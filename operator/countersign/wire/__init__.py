@@ -21,16 +21,8 @@ from countersign.wire.replay import MemoryReplayCache, ReplayCache
 from countersign.wire.signature import content_digest, covered_components, sign_request
 from countersign.wire.steps import Step
 from countersign.wire.strict_json import MAX_BODY, parse_json, parse_value
-from countersign.wire.token import (
-    ASSURANCES,
-    KEY_TIERS,
-    TOKEN_STEPS,
-    TokenClaims,
-    TokenExam,
-    VerifiedToken,
-    mint_token,
-    verify_token,
-)
+from countersign.wire.token import ASSURANCES, KEY_TIERS, TokenClaims, mint_token
+from countersign.wire.token_exam import TOKEN_STEPS, TokenExam, VerifiedToken, verify_token
 
 __all__ = [
     "ASSURANCES",
