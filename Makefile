@@ -8,7 +8,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PACKAGES := gcc libc6-dev libtss2-dev libtss2-tcti-device0 libtss2-tcti-swtpm0 pkg-config python3-venv swtpm swtpm-tools
 # What each package is looked for by; a package manager is asked only where one of these is missing.
-HAVE := command -v gcc pkg-config swtpm swtpm_setup >/dev/null && pkg-config --exists tss2-esys tss2-fapi \
+HAVE := (for tool in gcc pkg-config swtpm swtpm_setup; do command -v $$tool >/dev/null || exit 1; done) && pkg-config --exists tss2-esys tss2-fapi \
 	&& $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null && ldconfig -p | grep -q libtss2-tcti-swtpm \
 	&& ldconfig -p | grep -q libtss2-tcti-device
 
@@ -18,7 +18,7 @@ help: ## list the targets
 packages: ## install the Debian packages that are missing (root or sudo)
 	@if $(HAVE); then exit 0; fi; \
 	install="apt-get install -y --no-install-recommends $(PACKAGES)"; \
-	if [ "$$(id -u)" = 0 ]; then sudo=; elif sudo -n true 2>/dev/null; then sudo=sudo; else \
+	if [ "$$(id -u)" = 0 ]; then sudo=; elif sudo -n true 2>/dev/null || { [ -t 0 ] && sudo -v 2>/dev/null; }; then sudo=sudo; else \
 	  echo "Debian packages are missing. Run this as root, then make again:"; echo "  apt-get update && $$install"; exit 1; fi; \
 	echo "==> installing Debian packages (about a minute): $(PACKAGES)"; \
 	log=$$(mktemp); \
