@@ -282,6 +282,9 @@ def test_schema(schema: dict[str, Any], good: list[Any], bad: list[Any]) -> None
             "/$schema: only https://json-schema.org/draft/2020-12/schema",
         ),
         ({"$defs": {"a": {"$id": "https://evil.example.com/"}}}, "/$defs/a: $schema and $id belong to the top"),
+        ({"const": {"$schema": "x"}}, "/const: $schema and $id belong to the top"),
+        ({"x": [{"$schema": "x"}], "$ref": "#/x/0"}, "/x/0: $schema and $id belong to the top"),
+        ({"properties": {"$schema": {"type": "string"}}}, None),
         ([], "/: not an object"),
         (None, "/: not an object"),
         (True, "/: not an object"),
@@ -289,6 +292,65 @@ def test_schema(schema: dict[str, Any], good: list[Any], bad: list[Any]) -> None
 )
 def test_schema_fault(schema: Any, fault: str | None) -> None:
     assert schema_fault(schema) == fault
+
+
+def nested(depth: int) -> dict[str, Any]:
+    return {"a": nested(depth - 1)} if depth else {}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("schema", "good", "bad"),
+    [
+        ({"properties": {"a": {"allOf": [{"$ref": "#"}] * 2}}}, nested(3), nested(30)),
+        (
+            {
+                "$schema": "https://json-schema.org/draft/2020-12/schema",
+                "properties": {"a": {"anyOf": [{"$ref": "#"}] * 3}},
+            },
+            nested(1),
+            nested(30),
+        ),
+        (
+            {"properties": {"a": {"uniqueItems": True}}},
+            {"a": [str(number) for number in range(5000)]},
+            {"a": [{"b": number} for number in range(5000)]},
+        ),
+    ],
+)
+def test_e3_arguments_that_take_too_many_steps_do_not_fit(schema: Any, good: Any, bad: Any) -> None:
+    fits = compile_schema(schema)
+    assert fits(good)
+    assert not fits(bad)
+    assert fits(good)  # each evaluation has steps of its own
+
+
+@pytest.mark.timeout(20)
+def test_e3_a_schema_whose_references_multiply_is_compiled_in_time() -> None:
+    twice = {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(60)}
+    schema = {"$defs": {**twice, "d60": {}}, "allOf": [{"$ref": "#/$defs/d0"}]}
+    assert schema_fault(schema) is None
+    compile_schema(schema)
+    last = {"properties": {"a": {}}}
+    fits = compile_schema({"$defs": {**twice, "d57": last}, "allOf": [{"$ref": "#/$defs/d54"}]})
+    assert fits({"a": 1})
+    assert not fits({"b": 1})
+
+
+def test_references_in_a_ring_are_closed_from_wherever_they_are_entered() -> None:
+    ring = {"a": {"$ref": "#/$defs/b"}, "b": {"anyOf": [{"$ref": "#/$defs/a"}, {"properties": {"x": {}}}]}}
+    for entry in ("a", "b"):
+        schema = {"$defs": ring, "properties": {"one": {"$ref": "#/$defs/b"}, "two": {"$ref": f"#/$defs/{entry}"}}}
+        fits = compile_schema(schema)
+        assert not fits({"two": {"y": 1}}), entry
+
+
+def test_e3_a_schema_that_cannot_be_compiled_takes_its_own_server_away_and_no_other() -> None:
+    chain = {f"d{n}": {"$ref": f"#/$defs/d{n + 1}"} for n in range(3000)}
+    odd = server(name="odd", audience="https://odd.billing.svc/x")
+    odd["spec"]["tools"][0]["inputSchema"] = {"$defs": {**chain, "d3000": {}}, "allOf": [{"$ref": "#/$defs/d0"}]}
+    found = Catalogue.build([odd, server(audience="https://stripe.billing.svc/x")])
+    assert [one.name for one in found.servers.values()] == ["stripe"]
 
 
 def test_a_schema_nested_without_end_is_refused() -> None:

@@ -285,3 +285,13 @@ def test_a_stranger_agrees_on_the_vectors_chain() -> None:
     verified = verifier.verify(certificate("leaf"), [certificate("intermediate")])
 
     assert verified.chain == list(find_path([certificate("leaf"), certificate("intermediate")], [certificate("root")]))
+
+
+@pytest.mark.parametrize("algorithm", [hashes.SHA224(), hashes.SHA3_256()])
+def test_b11_a_hash_that_is_not_of_the_list_signs_nothing(algorithm: hashes.HashAlgorithm) -> None:
+    root = made("root", "root", P256, P256, ca=True)
+    leaf = made("", "root", OTHER, P256, ca=False, algorithm=algorithm)
+    leaf.verify_directly_issued_by(root)
+    with pytest.raises(Denied) as refusal:
+        find_path([leaf], [root])
+    assert refusal.value.code == "cert.chain"

@@ -169,7 +169,10 @@ def _fits(entry: Mapping[str, Any], protocol: str) -> ArgumentCheck:
         return lambda arguments: isinstance(arguments, dict) and names.issuperset(arguments)
     if not isinstance(schema, Mapping) or schema_fault(schema) is not None:
         raise Unreadable
-    return compile_schema(schema)
+    try:
+        return compile_schema(schema)
+    except Exception as error:  # one team's schema, however odd, must not keep the others' servers away
+        raise Unreadable from error
 
 
 def _floors(value: Any) -> Floors:

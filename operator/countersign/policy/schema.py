@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from typing import Any, Final
 from urllib.parse import unquote
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
+from jsonschema.validators import extend
 from referencing import Registry
 
 __all__ = ["ArgumentCheck", "compile_schema", "schema_fault"]
@@ -39,6 +41,53 @@ _REFERENCES: Final = ("$ref", "$dynamicRef")
 # With none of these, refusing more inside can only refuse more outside: one pass is enough.
 _NOT_MONOTONE: Final = frozenset({"not", "if", "oneOf", "contains", "dependentSchemas", *_REFERENCES})
 _DEPTH_MAX: Final = 64
+_STEPS_MAX: Final = 50_000
+"""Keywords that one evaluation may ask: references multiply, and while they do nothing else is decided (E3)."""
+
+
+class _TooMuch(Exception):
+    """Ends an evaluation that would take too long."""
+
+
+class _Steps:
+    """What is left of the evaluation that runs now; one at a time, as nothing in it waits."""
+
+    left = 0
+
+    @classmethod
+    def spend(cls, steps: int) -> None:
+        cls.left -= steps
+        if cls.left < 0:
+            raise _TooMuch
+
+
+def _metered(check: Callable[..., Any], cost: Callable[[Any, Any], int]) -> Callable[..., Any]:
+    def metered(validator: Any, value: Any, instance: Any, schema: Any) -> Any:
+        _Steps.spend(cost(value, instance))
+        return check(validator, value, instance, schema)
+
+    return metered
+
+
+def _comparisons(_value: Any, instance: Any) -> int:
+    """Count for ``uniqueItems``: what cannot be sorted is compared each with each."""
+    if not isinstance(instance, list) or all(isinstance(one, str) for one in instance):
+        return 1
+    return 1 + len(instance) ** 2 // 2
+
+
+_COSTS: Final[dict[str, Callable[[Any, Any], int]]] = {
+    "uniqueItems": _comparisons,
+    "enum": lambda value, _instance: len(value),
+    **dict.fromkeys(_REFERENCES, lambda _value, _instance: 20),  # each is looked up anew
+}
+_Validator: Final = extend(  # type: ignore[no-untyped-call]  # what it returns is used as Any
+    Draft202012Validator,
+    {
+        keyword: _metered(check, _COSTS.get(keyword, lambda _value, _instance: 1))
+        for keyword, check in Draft202012Validator.VALIDATORS.items()
+    },
+)
 
 
 def schema_fault(schema: Any) -> str | None:
@@ -52,7 +101,7 @@ def schema_fault(schema: Any) -> str | None:
         return f"{where}: {error.validator}"
     except Exception:  # noqa: BLE001 - a schema so odd that the checker fails is not one that we evaluate
         return "/: cannot be checked"
-    return next(_reference_faults(schema, "", 0), None)
+    return next(chain(_reference_faults(schema, "", 0), _hidden_dialects(schema, "", 0)), None)
 
 
 def _reference_faults(schema: Any, where: str, depth: int) -> Iterator[str]:
@@ -72,6 +121,20 @@ def _reference_faults(schema: Any, where: str, depth: int) -> Iterator[str]:
         yield from _reference_faults(inner, f"{where}/{name}", depth + 1)
 
 
+def _hidden_dialects(value: Any, where: str, depth: int) -> Iterator[str]:
+    """Refuse ``$schema`` wherever a reference could find it: under it the evaluation's steps would not be counted."""
+    if depth > _DEPTH_MAX:
+        yield f"{where}: nested too deeply"
+    elif isinstance(value, Mapping):
+        if depth and isinstance(value.get("$schema"), str):
+            yield f"{where}: $schema and $id belong to the top"
+        for name, inner in value.items():
+            yield from _hidden_dialects(inner, f"{where}/{name}", depth + 1)
+    elif isinstance(value, list):
+        for place, inner in enumerate(value):
+            yield from _hidden_dialects(inner, f"{where}/{place}", depth + 1)
+
+
 def _inner(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for keyword, value in schema.items():
         if keyword in _ONE:
@@ -86,10 +149,10 @@ def compile_schema(schema: Mapping[str, Any]) -> ArgumentCheck:
     """Return a test of arguments against a schema without fault (:func:`schema_fault`).
 
     The test is False for anything that the schema refuses, for a name that an object's schema gives no property for unless
-    it says ``additionalProperties: true``, and for arguments that cannot be evaluated.
+    it says ``additionalProperties: true``, and for arguments that cannot be evaluated, or not in a bounded number of steps.
     """
     closed = copy.deepcopy(dict(schema))
-    _close(closed, schema, same_object=False)
+    _close(closed, schema, {}, same_object=False)
     strict = _validator(closed)
     if _keywords(schema).isdisjoint(_NOT_MONOTONE):
         return lambda arguments: _valid(strict, arguments)
@@ -98,16 +161,17 @@ def compile_schema(schema: Mapping[str, Any]) -> ArgumentCheck:
     return lambda arguments: _valid(plain, arguments) and _valid(strict, arguments)
 
 
-def _validator(schema: Mapping[str, Any]) -> Draft202012Validator:
-    return Draft202012Validator(schema, registry=Registry())
+def _validator(schema: Mapping[str, Any]) -> Any:
+    return _Validator({name: value for name, value in schema.items() if name != "$schema"}, registry=Registry())
 
 
-def _valid(validator: Draft202012Validator, arguments: Any) -> bool:
+def _valid(validator: Any, arguments: Any) -> bool:
     if not isinstance(arguments, dict):
         return False
+    _Steps.left = _STEPS_MAX
     try:
-        return validator.is_valid(arguments)
-    except Exception:  # noqa: BLE001 - an endless reference, a pattern that Python cannot read: not valid
+        return bool(validator.is_valid(arguments))
+    except Exception:  # noqa: BLE001 - an endless reference, too many steps, a pattern that Python cannot read: not valid
         return False
 
 
@@ -117,13 +181,13 @@ def _keywords(schema: Any) -> set[str]:
     return set(schema).union(*(_keywords(inner) for _name, inner in _inner(schema)))
 
 
-def _close(schema: Any, root: Mapping[str, Any], *, same_object: bool) -> None:
+def _close(schema: Any, root: Mapping[str, Any], known: dict[str, bool], *, same_object: bool) -> None:
     """Close each object schema, in place; ``same_object``: whoever leads here looks at the same object and closes it."""
     if not isinstance(schema, dict):
         return
     for keyword, value in schema.items():
         for one in _schemas(keyword, value):
-            _close(one, root, same_object=keyword in _IN_PLACE or keyword == "$defs")
+            _close(one, root, known, same_object=keyword in _IN_PLACE or keyword == "$defs")
     if schema.get("additionalProperties") is True:
         return
     if "properties" in schema and "additionalProperties" in schema:
@@ -133,7 +197,7 @@ def _close(schema: Any, root: Mapping[str, Any], *, same_object: bool) -> None:
     if _IN_PLACE.isdisjoint(schema) and not any(keyword in schema for keyword in _REFERENCES):
         if "properties" in schema:
             schema["additionalProperties"] = False
-    elif _gives_properties(schema, root, frozenset()):
+    elif _gives_properties(schema, root, known):
         schema["unevaluatedProperties"] = False
 
 
@@ -146,21 +210,34 @@ def _schemas(keyword: str, value: Any) -> list[Any]:
     return [value] if keyword in _ONE else []
 
 
-def _gives_properties(schema: Any, root: Mapping[str, Any], followed: frozenset[str]) -> bool:
-    """Whether this schema, or one in it that looks at the same object, gives ``properties``."""
+def _gives_properties(schema: Any, root: Mapping[str, Any], known: dict[str, bool]) -> bool:
+    """Whether this schema, or one in it that looks at the same object, gives ``properties``.
+
+    ``known`` is what was found behind references so far: each is followed once, however many lead there.
+    """
+    followed: set[str] = set()
+    found = _reaches_properties(schema, root, known, followed)
+    if not found:
+        known.update(dict.fromkeys(followed, False))
+    return found
+
+
+def _reaches_properties(schema: Any, root: Mapping[str, Any], known: dict[str, bool], followed: set[str]) -> bool:
     if not isinstance(schema, Mapping):
         return False
     if "properties" in schema:
         return True
     for keyword in _REFERENCES:
         reference = schema.get(keyword)
-        if isinstance(reference, str) and reference not in followed:
+        if isinstance(reference, str) and reference not in followed and known.get(reference, True):
+            followed.add(reference)
             target = _target(reference, root)
             # What cannot be followed here may give properties.
-            if target is None or _gives_properties(target, root, followed | {reference}):
+            if known.get(reference) or target is None or _reaches_properties(target, root, known, followed):
+                known[reference] = True
                 return True
     return any(
-        _gives_properties(one, root, followed)
+        _reaches_properties(one, root, known, followed)
         for keyword, value in schema.items()
         if keyword in _IN_PLACE
         for one in _schemas(keyword, value)
