@@ -358,3 +358,36 @@ def test_a_schema_nested_without_end_is_refused() -> None:
     for _ in range(3000):
         schema = {"not": schema}
     assert schema_fault(schema) is not None
+
+
+@pytest.mark.parametrize(
+    ("schema", "fault"),
+    [
+        ({"pattern": "(?=a)"}, "/pattern: not a pattern that RE2 can read"),
+        ({"properties": {"a": {"pattern": r"(a)\1"}}}, "/properties/a/pattern: not a pattern"),
+        ({"patternProperties": {"(?=a)": {}}}, "/patternProperties/(?=a): not a pattern"),
+        ({"pattern": "a" * 1025}, "/pattern: a pattern has at most 1024 characters"),
+        ({"patternProperties": {"^x": {}}, "allOf": [{"properties": {"a": {}}}]}, "/: patternProperties together with"),
+        ({"patternProperties": {"^x": {}}, "unevaluatedProperties": False}, "/: patternProperties together with"),
+    ],
+)
+def test_a_pattern_that_cannot_be_evaluated_in_linear_time_is_a_fault(schema: dict[str, Any], fault: str) -> None:
+    assert str(schema_fault(schema)).startswith(fault)
+
+
+@pytest.mark.parametrize(
+    ("schema", "good", "bad"),
+    [
+        ({"properties": {"a": {"pattern": "^(a+)+$"}}}, {"a": "a" * 5000}, {"a": "a" * 5000 + "!"}),
+        ({"patternProperties": {"^(a+)+$": {"type": "string"}}}, {"a" * 5000: "x"}, {"a" * 5000: 1}),
+        ({"properties": {"b": {}}, "patternProperties": {"^(a+)+$": {}}}, {"b": 1}, {"a" * 5000 + "!": 1}),
+        ({"properties": {"a": {"pattern": "^b$"}}}, {"a": "b"}, {"a": "b\n"}),
+        ({"properties": {"a": {"pattern": "b"}}}, {"a": "abc"}, {"a": "ac"}),
+        ({"properties": {"a": {"pattern": "b"}}}, {"a": 7}, {"a": "7"}),
+        ({"additionalProperties": {"type": "string"}}, {"a": "b"}, {"a": 1}),
+    ],
+)
+def test_e3_a_pattern_costs_no_more_than_its_text(schema: dict[str, Any], good: Any, bad: Any) -> None:
+    check = compile_schema(schema)
+    assert check(good)
+    assert not check(bad)

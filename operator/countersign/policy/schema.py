@@ -13,6 +13,8 @@ from jsonschema.exceptions import SchemaError
 from jsonschema.validators import extend
 from referencing import Registry
 
+from countersign.policy.patterns import KEYWORDS, pattern_fault
+
 __all__ = ["ArgumentCheck", "compile_schema", "schema_fault"]
 
 ArgumentCheck = Callable[[Any], bool]
@@ -85,7 +87,7 @@ _Validator: Final = extend(  # type: ignore[no-untyped-call]  # what it returns 
     Draft202012Validator,
     {
         keyword: _metered(check, _COSTS.get(keyword, lambda _value, _instance: 1))
-        for keyword, check in Draft202012Validator.VALIDATORS.items()
+        for keyword, check in {**Draft202012Validator.VALIDATORS, **KEYWORDS}.items()
     },
 )
 
@@ -101,7 +103,8 @@ def schema_fault(schema: Any) -> str | None:
         return f"{where}: {error.validator}"
     except Exception:  # noqa: BLE001 - a schema so odd that the checker fails is not one that we evaluate
         return "/: cannot be checked"
-    return next(chain(_reference_faults(schema, "", 0), _hidden_dialects(schema, "", 0)), None)
+    faults = chain(_reference_faults(schema, "", 0), _hidden_dialects(schema, "", 0), _pattern_faults(schema, ""))
+    return next(faults, None) or _unevaluated_fault(schema)
 
 
 def _reference_faults(schema: Any, where: str, depth: int) -> Iterator[str]:
@@ -135,6 +138,30 @@ def _hidden_dialects(value: Any, where: str, depth: int) -> Iterator[str]:
             yield from _hidden_dialects(inner, f"{where}/{place}", depth + 1)
 
 
+def _pattern_faults(schema: Any, where: str) -> Iterator[str]:
+    """Yield what is wrong with the patterns of ``schema``, whose depth is bounded by now."""
+    if not isinstance(schema, Mapping):
+        return
+    patterns = [("pattern", schema["pattern"])] if "pattern" in schema else []
+    patterns += [(f"patternProperties/{pattern}", pattern) for pattern in schema.get("patternProperties", ())]
+    for name, pattern in patterns:
+        if (fault := pattern_fault(pattern)) is not None:
+            yield f"{where}/{name}: {fault}"
+    for name, inner in _inner(schema):
+        yield from _pattern_faults(inner, f"{where}/{name}")
+
+
+def _unevaluated_fault(schema: Mapping[str, Any]) -> str | None:
+    """Refuse the one combination in which the library would match patterns by Python's own engine."""
+    if "patternProperties" not in _keywords(schema):
+        return None
+    try:
+        both = "unevaluatedProperties" in _keywords(_closed(schema))
+    except RecursionError:
+        return "/: references that lead too far"
+    return "/: patternProperties together with allOf, $ref and their like, or unevaluatedProperties" if both else None
+
+
 def _inner(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for keyword, value in schema.items():
         if keyword in _ONE:
@@ -151,14 +178,19 @@ def compile_schema(schema: Mapping[str, Any]) -> ArgumentCheck:
     The test is False for anything that the schema refuses, for a name that an object's schema gives no property for unless
     it says ``additionalProperties: true``, and for arguments that cannot be evaluated, or not in a bounded number of steps.
     """
-    closed = copy.deepcopy(dict(schema))
-    _close(closed, schema, {}, same_object=False)
-    strict = _validator(closed)
+    strict = _validator(_closed(schema))
     if _keywords(schema).isdisjoint(_NOT_MONOTONE):
         return lambda arguments: _valid(strict, arguments)
     # Closing a schema inside `not` or `if` would turn a refusal round, so the schema as written must agree as well.
     plain = _validator(schema)
     return lambda arguments: _valid(plain, arguments) and _valid(strict, arguments)
+
+
+def _closed(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema with every object in it closed to names that it does not give."""
+    closed = copy.deepcopy(dict(schema))
+    _close(closed, schema, {}, same_object=False)
+    return closed
 
 
 def _validator(schema: Mapping[str, Any]) -> Any:
