@@ -7,6 +7,10 @@ told by environment:
     COUNTERSIGN_VERIFIER_AUDIENCE  this server, as 40-tools.yaml registers it
     COUNTERSIGN_VERIFIER_JWKS_URL  where the issuer's keys are: ISSUER/.well-known/jwks.json
     COUNTERSIGN_VERIFIER_CA_FILE   the CA of that address: ca.crt of the ConfigMap countersign-trust
+    COUNTERSIGN_VERIFIER_PATH      the endpoint's path, /mcp: no other path of this server is reached
+
+What was used is remembered in this process, so run one: with several workers or replicas each would take a captured call
+once. A store that they share is given to CountersignVerifier as ``replay``.
 
 Run it:  uvicorn server:app --host 0.0.0.0 --port 8000
 """

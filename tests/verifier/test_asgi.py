@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -49,8 +49,8 @@ class Bench:
         self.maker = CallMaker(clock=self.clock)
         self.app = App()
         self.refusals: list[Refusal] = []
-        self.guarded = self.maker.protect(self.app, **{"on_refusal": self.refusals.append, **parts})
-        self.clock.advance(2)  # past the first second of the replay store, whose tokens it does not believe
+        self.guarded = self.maker.protect(self.app, **{"on_refusal": self.refusals.append, "replay": None, **parts})
+        self.clock.advance(7)  # past what the replay store does not believe after its start
 
     async def send(self, message: Message) -> httpx.Response:
         transport = httpx.ASGITransport(self.guarded, raise_app_exceptions=True)
@@ -142,12 +142,24 @@ async def test_a6_the_same_call_is_refused_the_second_time() -> None:
 
 async def test_a7_a_token_from_before_the_start_is_not_believed() -> None:
     bench = Bench()
-    bench.clock.advance(-2)
+    bench.clock.advance(-7)
 
     answer = await bench.send(await bench.maker.call("pay"))
 
     assert_refused(answer, 503, "replay.store_reset")
-    assert answer.headers["retry-after"] == "1"
+    assert answer.headers["retry-after"] == "6"  # the skew, and one second
+
+
+async def test_a7_a_restart_revives_no_call_of_an_issuer_whose_clock_is_ahead() -> None:
+    """The call is used, the server restarts at once, and the token's ``iat`` is still in the server's future."""
+    bench = Bench()
+    ahead = CallMaker(clock=FakeClock(bench.clock.now() + timedelta(seconds=4)))
+    used = await ahead.call("pay")
+    bench.guarded = ahead.protect(bench.app, clock=bench.clock)
+    assert (await bench.send(used)).status_code == 200
+
+    bench.guarded = ahead.protect(bench.app, clock=bench.clock, replay=None)
+    assert_refused(await bench.send(used), 503, "replay.store_reset")
 
 
 async def test_floors_refuse_with_403() -> None:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -120,6 +121,7 @@ class Machine:
             "COUNTERSIGN_VERIFIER_AUDIENCE": self.quickstart.audience,
             "COUNTERSIGN_VERIFIER_JWKS_URL": f"{self.layout.issuer}/.well-known/jwks.json",
             "COUNTERSIGN_VERIFIER_CA_FILE": str(self.layout.serving_ca),
+            "COUNTERSIGN_VERIFIER_PATH": urlsplit(self.layout.tools_url).path,
         }
         program = str(self.root / "examples" / "quickstart" / "server.py")
         address = f"127.0.0.1:{self.layout.ports.tools}"

@@ -38,6 +38,8 @@ __all__ = ["Proxy"]
 _MAX_LIST: Final = 8 * 1024 * 1024
 _MAX_PROBLEM: Final = 64 * 1024
 _STORE_RESET_SECONDS: Final = 1.0
+_LONGEST_RESET_SECONDS: Final = 40.0
+"""A verifier that just started believes nothing older than its start and the clock skew (at most 30 s) after it."""
 _RETURNED: Final = frozenset({b"content-type", b"cache-control", b"retry-after", b"allow"})
 _AGAIN: Final = frozenset({"token.kid", "token.expired", "replay.store_reset", "nonce.invalid", "nonce.expired"})
 _log = structlog.get_logger("signer")
@@ -141,7 +143,7 @@ class Proxy:
             if last or refused.code not in _AGAIN:
                 raise refused
             if refused.code == "replay.store_reset":
-                await self._sleep(_STORE_RESET_SECONDS)
+                await self._sleep(min(max(refused.retry_after or 0, _STORE_RESET_SECONDS), _LONGEST_RESET_SECONDS))
 
     async def _answer(
         self, request: McpRequest, server: Server, grant: Grant, answer: httpcore.Response, exchange: Exchange

@@ -64,7 +64,9 @@ class CountersignVerifier:
         self._settings = VerifierSettings.from_environment() if settings is None else settings
         self._clock = SystemClock() if clock is None else clock
         if replay is None:  # asked so: an empty store may be false
-            replay = MemoryReplayCache(epoch=int(self._clock.now().timestamp()))
+            # A call token may be from up to skew ahead of this clock: what was used before a restart must be older (A7).
+            started = int(self._clock.now().timestamp())
+            replay = MemoryReplayCache(epoch=started + self._settings.skew_seconds)
         self._replay = replay
         self._jwks = jwks_of(self._settings, self._clock) if jwks is None else jwks
         self._schemas = input_schemas

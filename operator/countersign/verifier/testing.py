@@ -21,7 +21,17 @@ from countersign.clock import SystemClock
 from countersign.verifier.asgi import CountersignVerifier
 from countersign.verifier.jwks import Jwks
 from countersign.verifier.settings import VerifierSettings
-from countersign.wire import Message, TokenClaims, canonical, digest_of, jwk_of, mint_token, sign_request, thumbprint
+from countersign.wire import (
+    MemoryReplayCache,
+    Message,
+    TokenClaims,
+    canonical,
+    digest_of,
+    jwk_of,
+    mint_token,
+    sign_request,
+    thumbprint,
+)
 from countersign.wire.keys import sign_es256
 
 if TYPE_CHECKING:
@@ -94,8 +104,12 @@ class CallMaker:
         return json.dumps({"keys": [key]}).encode()
 
     def protect(self, app: App, settings: VerifierSettings | None = None, **parts: Any) -> CountersignVerifier:
-        """Put a verifier of this issuer before ``app``; ``parts`` are those of :class:`CountersignVerifier`."""
-        return CountersignVerifier(app, settings or self.settings, **{"jwks": self.jwks, "clock": self.clock, **parts})
+        """Put a verifier of this issuer before ``app``; ``parts`` are those of :class:`CountersignVerifier`.
+
+        Its replay store believes what was made before its start: a test need not wait out the clock skew.
+        """
+        given = {"jwks": self.jwks, "clock": self.clock, "replay": MemoryReplayCache(epoch=0), **parts}
+        return CountersignVerifier(app, settings or self.settings, **given)
 
     def claims(self, method: str, tool: str, arguments: dict[str, Any], **changes: Any) -> TokenClaims:
         """Return the claims of a token for one call; ``changes`` replace some."""

@@ -34,10 +34,25 @@ ONCE_FIELDS: Final = frozenset(
 ONCE_PREFIXES: Final = ("countersign-", "mcp-")
 
 TRAVELLING_FIELDS: Final = frozenset(
-    {"host", "accept", "content-type", "content-length", "user-agent", "traceparent", "tracestate"}
+    {
+        "host",
+        "accept",
+        "content-type",
+        "content-length",
+        "user-agent",
+        "traceparent",
+        "tracestate",
+        "mcp-protocol-version",
+        "mcp-method",
+        "mcp-name",
+        "mcp-session-id",
+    }
 )
-"""What may travel on from agent to tool, with ``mcp-*``: any other field is an argument that no policy saw (D3)."""
-TRAVELLING_PREFIX: Final = "mcp-"
+"""What may travel on from agent to tool, with ``mcp-param-*``: any other field is an argument that no policy saw (D3).
+
+Of ``mcp-*`` only what the signature covers (wire.md 3.1.4): another could be added on the way, and a tool might heed it.
+"""
+TRAVELLING_PREFIX: Final = "mcp-param-"
 
 _METHOD: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _NAME: Final = _METHOD

@@ -53,7 +53,8 @@ class MemoryReplayCache:
     async def insert(self, key: tuple[str, str], *, issued: int, expires: int, now: int) -> None:
         """See :meth:`ReplayCache.insert`; atomic, as nothing here waits."""
         if issued < self._believed_from:
-            raise Unavailable("replay.store_reset", "made before this replay store", retry_after=1)
+            wait = max(self._believed_from - now, 1)
+            raise Unavailable("replay.store_reset", "made before this replay store", retry_after=wait)
         while self._ends and self._ends[0][0] < now:
             self._forgotten, gone = heapq.heappop(self._ends)
             self._used.discard(gone)
