@@ -68,7 +68,8 @@ async def running() -> AsyncIterator[httpx.AsyncClient]:
     """The server; no fixture, because FastMCP wants to end in the task in which it began."""
     app = load().app
     # A verifier takes no token from before its start and the skew; no test waits for that.
-    app.user_middleware[0].kwargs["replay"] = MemoryReplayCache(epoch=0)
+    ours = next(one for one in app.user_middleware if one.cls.__name__ == "CountersignVerifier")
+    ours.kwargs["replay"] = MemoryReplayCache(epoch=0)
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://payments.billing.svc:8000") as client,
