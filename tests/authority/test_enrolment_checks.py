@@ -12,6 +12,7 @@ import pytest
 from attest.test_ak import HOSTILE as HOSTILE_AKS
 from support.attestation import make_ca
 from support.enrolment import AGENT, NAMESPACE, NODE, POD, TOKEN, Caller, Office, b64, bare_pod, thing
+from support.memory_cluster import OWN_NAMESPACE
 
 from countersign import kube
 from countersign.attest import SoftwareDevice
@@ -81,6 +82,20 @@ def another_pod_of_that_name(office: Office, _one: Caller) -> None:
     office.cluster.put(kube.PODS, pod | {"metadata": pod["metadata"] | {"uid": "another-uid"}})
 
 
+def moved_to(namespace: str) -> Spoil:
+    """Let all of it be in ``namespace``, as if it were an agent's: opted in, with an identity and an injected pod."""
+
+    def spoil(office: Office, _one: Caller) -> None:
+        labels = {"countersign.dev/injection": "enabled"}
+        office.cluster.put(kube.NAMESPACES, {"metadata": {"name": namespace, "labels": labels}, "spec": {}})
+        for resource, name in ((kube.AGENT_IDENTITIES, AGENT), (kube.PODS, POD)):
+            found = office.cluster.find(resource, name, NAMESPACE)
+            office.cluster.put(resource, found | {"metadata": found["metadata"] | {"namespace": namespace}})
+        office.cluster.tokens[TOKEN] = dataclasses.replace(office.cluster.tokens[TOKEN], namespace=namespace)
+
+    return spoil
+
+
 def issuer_says(status: str, reason: str) -> Spoil:
     def spoil(office: Office, _one: Caller) -> None:
         issuer = office.cluster.find(kube.IDENTITY_ISSUERS, "default")
@@ -143,6 +158,14 @@ TOKEN_CASES = [
     ),
 ]
 AGENT_CASES = [
+    Case("a pod beside the authority", checks.namespace_of_agents, "identity_none", moved_to(OWN_NAMESPACE)),
+    Case(
+        "a pod of the control plane",
+        checks.identity_exists,
+        "identity_none",
+        moved_to("kube-system"),
+        alone=False,
+    ),
     Case(
         "no identity",
         checks.identity_exists,

@@ -12,6 +12,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from structlog.testing import capture_logs
 from support.attestation import NOW, make_ca
 from support.enrolment import AGENT, NAMESPACE, NODE, Office, thing
 from support.memory_cluster import OWN_NAMESPACE
@@ -373,6 +374,34 @@ async def test_an_outage_ends_a_pass_quietly_and_the_next_one_comes(office: Offi
     await office.context.reconciler.pass_once()
     office.cluster.down = False
     assert said(await device_after(office), "Attested") == ("False", "NeverAttested")
+
+
+ODD: list[tuple[kube.Resource, dict[str, Any]]] = [
+    (kube.IDENTITY_ISSUERS, thing("a-odd", {})),
+    (kube.DEVICES, {"metadata": {"name": "a-odd"}}),
+    (kube.DEVICES, thing("a-odd", {"poolRef": {"name": "racks"}, "ek": "x", "binding": [], "state": "Approved"})),
+    (kube.AGENT_INSTANCES, {"metadata": {"name": "a-odd", "namespace": NAMESPACE}}),
+    (kube.AGENT_INSTANCES, thing("a-odd", {"deviceRef": {"name": [], "uid": {}}}, NAMESPACE)),
+]
+
+
+@pytest.mark.parametrize(("resource", "odd"), ODD, ids=lambda one: getattr(one, "kind", ""))
+async def test_an_object_that_nobody_can_read_costs_the_others_nothing(
+    office: Office, resource: kube.Resource, odd: dict[str, Any]
+) -> None:
+    later = thing("z-later", {"trustDomain": "b.example", "type": "Embedded"})
+    office.cluster.put(resource, odd)  # before all the others of its kind
+    await attested(office)
+    office.cluster.put(kube.IDENTITY_ISSUERS, later)
+    office.cluster.edit(kube.DEVICE_POOLS, "racks", attestation={"maxAgeSeconds": 60})
+    office.clock.advance(61)
+    with capture_logs() as logs:
+        device = await device_after(office)
+    assert [(line["kind"], line["name"]) for line in logs if line["log_level"] == "error"] == [(resource.kind, "a-odd")]
+    assert said(office.cluster.find(kube.IDENTITY_ISSUERS, "z-later"), "Ready") == ("True", "Ready")
+    assert said(device, "Attested") == ("False", "EvidenceExpired")
+    (instance,) = [one for one in office.cluster.all(kube.AGENT_INSTANCES) if one["metadata"]["name"] != "a-odd"]
+    assert said(instance, "Attested") == ("False", "EvidenceExpired")
 
 
 async def test_the_reconciler_follows_changes_by_itself(office: Office) -> None:

@@ -212,7 +212,7 @@ class MemoryCache:
 
     def by_index(self, resource: Resource, name: str, value: str) -> Objects:
         fn = self._indexes[resource.plural, name]
-        return [one for one in self.list(resource) if value in fn(one)]
+        return [one for one in self.list(resource) if value in _values(fn, one)]
 
     def subscribe(self, callback: Callable[[Resource, str, dict[str, Any]], None]) -> None:
         self._callbacks.append(callback)
@@ -220,6 +220,14 @@ class MemoryCache:
     def tell(self, resource: Resource, kind: str, obj: dict[str, Any]) -> None:
         for callback in self._callbacks:
             callback(resource, kind, obj)
+
+
+def _values(fn: Callable[[dict[str, Any]], Iterable[str]], obj: dict[str, Any]) -> list[str]:
+    """What an index says of an object; as in the real cache, one that cannot be read is not found by it."""
+    try:
+        return [*fn(obj)]
+    except (KeyError, TypeError, AttributeError, IndexError):
+        return []
 
 
 class MemoryEvents:

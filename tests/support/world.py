@@ -317,6 +317,7 @@ class World:
         key: SoftwareKey | None = None,
         chain: list[x509.Certificate] | None = None,
         nonce: str | None = None,
+        audience: str | None = None,
         content_type: str = FORM,
         more: tuple[tuple[str, str], ...] = (),
     ) -> Message:
@@ -332,7 +333,7 @@ class World:
         return await sign_request(
             Message.build(method, path, headers, body, max_body=1 << 22),
             key,
-            audience=ISSUER + path,
+            audience=audience or ISSUER + path,
             nonce=nonce or self.nonce(key),
             created=int(self.clock.now().timestamp()),
         )

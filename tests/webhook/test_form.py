@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from support.world import AUDIENCE, details, form
+from support.world import AUDIENCE, ISSUER, details, form
 
 if TYPE_CHECKING:
     from support.world import World
@@ -79,9 +79,11 @@ async def test_another_media_type_is_refused(world: World, content_type: str) ->
 
 
 async def test_parameters_in_the_target_are_refused(world: World) -> None:
-    answer = await world.send(await world.signed(path="/token?subject_token=other", body=form()))
+    answer = await world.send(
+        await world.signed(path="/token?subject_token=other", audience=f"{ISSUER}/token", body=form())
+    )
 
-    assert answer.status_code == 400
+    assert (answer.status_code, answer.json()["code"]) == (400, "request.parameter")
 
 
 async def test_an_empty_body_is_refused(world: World) -> None:

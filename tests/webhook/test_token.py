@@ -322,6 +322,14 @@ async def test_an_agent_that_needs_a_task_gets_nothing_without_one(world: World)
     assert_refused(await world.call(), 403, "task.required", "access_denied")
 
 
+async def test_an_agent_that_needs_a_task_is_told_so_also_when_it_names_one(world: World) -> None:
+    world.source.put(kube.AGENT_IDENTITIES, world.identity(tasks="Required"))
+
+    answer = await world.send(await world.signed(body=form(subject_token="0f4f3f5c-1111-4222-8333-444455556666")))
+
+    assert_refused(answer, 403, "task.required", "access_denied")
+
+
 async def test_d17_naming_a_task_that_is_not_bound_is_refused(world: World) -> None:
     answer = await world.send(await world.signed(body=form(subject_token="0f4f3f5c-1111-4222-8333-444455556666")))
 
@@ -503,6 +511,15 @@ async def test_of_two_issuers_of_a_trust_domain_the_younger_is_not_believed(worl
     answer = await world.send(await world.signed(body=form(), chain=[usurper.leaf(world.key.public_key)]))
 
     assert_refused(answer, 400, "cert.chain", "invalid_client")
+
+
+async def test_an_agent_of_the_younger_issuer_of_a_trust_domain_has_no_name(world: World) -> None:
+    younger = thing("IdentityIssuer", "usurper", {"trustDomain": DOMAIN, "type": "Embedded"}, trustBundle=world.ca.pem)
+    younger["metadata"]["creationTimestamp"] = "2026-11-24T11:00:00Z"
+    world.source.put(kube.IDENTITY_ISSUERS, younger)
+    world.source.put(kube.AGENT_IDENTITIES, world.identity(issuerRef={"name": "usurper"}))
+
+    assert_refused(await world.call(), 403, "instance.mismatch", "access_denied")
 
 
 async def test_an_issuer_without_a_trust_bundle_vouches_for_nobody(world: World) -> None:

@@ -261,6 +261,40 @@ def test_what_is_no_chain(value: str) -> None:
     assert refusal.value.code == "cert.format"
 
 
+CRITICAL = b"\x01\x01\xff"
+DER = base64.b64decode(GOOD)
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        b"\x30\x83\x00" + DER[2:],
+        b"\x30\x80" + DER[4:] + b"\x00\x00",
+        DER.replace(CRITICAL, b"\x01\x01\x00", 1),
+        DER.replace(CRITICAL, b"\x01\x01\x01", 1),
+        DER.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x00", 1),
+    ],
+    ids=["a long length", "no length", "a default that is written", "another true", "version 1, written"],
+)
+def test_ber_that_is_not_der_is_refused(spelling: bytes) -> None:
+    assert spelling != DER
+    with pytest.raises(Denied) as refusal:
+        parse_chain(f":{base64.b64encode(spelling).decode()}:")
+    assert refusal.value.code == "cert.format"
+
+
+def test_a_library_that_reads_more_than_der_gives_no_certificate_a_second_spelling(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = leaf()
+    monkeypatch.setattr(x509, "load_der_x509_certificate", lambda _der: known)
+
+    with pytest.raises(Denied) as refusal:
+        parse_chain(f":{base64.b64encode(known.public_bytes(Encoding.DER) + b'x').decode()}:")
+
+    assert refusal.value.code == "cert.format"
+
+
 @given(st.binary(max_size=300))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     with pytest.raises(Denied) as refusal:

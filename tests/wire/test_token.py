@@ -150,6 +150,14 @@ def claims(**changes: Any) -> TokenClaims:
     return TokenClaims(**given)
 
 
+def signed(payload: bytes) -> str:
+    """A token of the issuer with these bytes as its claims."""
+    header = {"alg": "ES256", "typ": "at+jwt", "kid": thumbprint(private_key("issuer").public_key())}
+    parts = [base64.urlsafe_b64encode(part).rstrip(b"=") for part in (json.dumps(header).encode(), payload)]
+    signature = sign_es256(private_key("issuer"), b".".join(parts))
+    return b".".join((*parts, base64.urlsafe_b64encode(signature).rstrip(b"="))).decode()
+
+
 def test_the_claims_are_those_of_the_page_and_a_stranger_reads_them() -> None:
     key = private_key("issuer")
 
@@ -209,6 +217,17 @@ async def test_more_that_is_refused(changes: dict[str, Any], code: str) -> None:
     assert refusal.value.code == code
 
 
+@pytest.mark.parametrize("member", [{"use": "sig"}, {"kid": "mine"}, {"x5u": "https://evil.example/key"}], ids=str)
+async def test_a_confirmed_key_has_no_members_of_which_nobody_here_knows_what_they_mean(member: dict[str, str]) -> None:
+    document = claims().document
+    document["cnf"]["jwk"] |= member
+
+    with pytest.raises(Denied) as refusal:
+        await verify_token(exam_of(signed(json.dumps(document).encode())))
+
+    assert refusal.value.code == "token.confirmation"
+
+
 @given(st.text(max_size=200))
 async def test_any_text_is_no_token(text: str) -> None:
     with pytest.raises(Denied):
@@ -224,12 +243,7 @@ async def test_truncated_anywhere_a_token_is_refused() -> None:
 
 @pytest.mark.parametrize("payload", [b"[]", b'{"iat":null}', b'{"cnf":[]}', b"\xff", b""])
 async def test_claims_of_any_form_under_a_good_signature_are_refused_not_a_crash(payload: bytes) -> None:
-    header = {"alg": "ES256", "typ": "at+jwt", "kid": thumbprint(private_key("issuer").public_key())}
-    parts = [base64.urlsafe_b64encode(part).rstrip(b"=") for part in (json.dumps(header).encode(), payload)]
-    signature = sign_es256(private_key("issuer"), b".".join(parts))
-    token = b".".join((*parts, base64.urlsafe_b64encode(signature).rstrip(b"="))).decode()
-
     with pytest.raises(Denied) as refusal:
-        await verify_token(exam_of(token))
+        await verify_token(exam_of(signed(payload)))
 
     assert refusal.value.code in ("token.format", "token.claims")

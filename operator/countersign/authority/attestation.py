@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 
 from countersign.attest import TpmtPublic, make_credential
 from countersign.authority.checks import ATTEST_STEPS, COMMIT_STEPS, SECRET_STEPS, EnrolmentStep, secret_digest
-from countersign.authority.describe import device_conflict, device_status, instance_status
+from countersign.authority.describe import device_conflict, device_status, instance_status, part
 from countersign.authority.exam import Exam
 from countersign.authority.instances import DuplicateKeyError, find_or_make, write_status
 from countersign.authority.issue import TpmNames, prepare_ak
@@ -57,6 +57,7 @@ class AttestationDesk:
     clock: Clock
     injection: InjectionSettings
     cluster_name: str
+    own_namespace: str
     acme_url: Callable[[str], str]
     ca_bundle: Callable[[], str]
     lock: asyncio.Lock
@@ -90,7 +91,7 @@ class AttestationDesk:
         return answer
 
     def _exam(self, body: bytes, bearer: str | None) -> Exam:
-        return Exam(self.cluster, self.store, self.injection, self.clock.now(), body, bearer)
+        return Exam(self.cluster, self.store, self.injection, self.own_namespace, self.clock.now(), body, bearer)
 
     async def _run(self, steps: Sequence[EnrolmentStep], exam: Exam) -> None:
         """Run the checks; a refusal is an Event on whatever it is news for."""
@@ -151,6 +152,7 @@ class AttestationDesk:
             AGENT_INSTANCES,
             name,
             namespace,
+            instance["metadata"]["uid"],
             lambda found: instance_status(
                 found,
                 device=device,
@@ -174,7 +176,10 @@ class AttestationDesk:
         }
 
     async def _attested(self, exam: Exam) -> dict[str, Any]:
-        """Write on the Device what this attestation showed, and return the Device as it is then."""
+        """Write on the Device what this attestation showed, and return the Device as it is then.
+
+        :raises Denied: ``attest.device_unknown`` if it is not the Device that was examined, or of another TPM by now.
+        """
         ek, pool = exam.ek, exam.pool
         if pool is None:
             raise Unavailable("attest.failed", "the Device's pool was not looked at")
@@ -188,11 +193,14 @@ class AttestationDesk:
         devices = self.cluster.devices()
 
         def compute(device: dict[str, Any]) -> dict[str, Any]:
+            if part(device, "spec", "ek", "publicKeySHA256") != ek.sha256:
+                raise Denied("attest.device_unknown", "the Device has another endorsement key now")
             conflict = device_conflict(device, devices, pool)
             count = (device.get("status") or {}).get("instances", 0)
             return device_status(device, pool=pool, instances=count, conflict=conflict, now=exam.now, found=found)
 
-        return await write_status(self.cluster.kube, DEVICES, exam.device["metadata"]["name"], None, compute)
+        meta = exam.device["metadata"]
+        return await write_status(self.cluster.kube, DEVICES, meta["name"], None, meta["uid"], compute)
 
     async def _ak_certificate(self, exam: Exam, instance: dict[str, Any], identifier: str) -> bytes:
         """Build, lint, sign and record the AK certificate; return its DER."""

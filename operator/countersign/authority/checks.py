@@ -99,6 +99,12 @@ async def pod_on_node_of_token(exam: Exam) -> None:
 # 4: which agent
 
 
+async def namespace_of_agents(exam: Exam) -> None:
+    """4: the pod is not one of Countersign's own; ``kube-system`` is never selected either (crds.md 4.1)."""
+    if _namespace(exam) == exam.own_namespace:
+        raise Denied("attest.identity_none", "pods of Countersign's own namespace are no agents")
+
+
 async def identity_exists(exam: Exam) -> None:
     """4: an AgentIdentity selects the pod."""
     asked = {_OPT_IN: _ENABLED}  # whether the namespace opted in is a later question, with a code of its own
@@ -287,6 +293,7 @@ _TOKEN: Final[tuple[EnrolmentStep, ...]] = (
     pod_on_node_of_token,
 )
 _AGENT: Final[tuple[EnrolmentStep, ...]] = (
+    namespace_of_agents,
     identity_exists,
     identity_unique,
     issuer_exposed,

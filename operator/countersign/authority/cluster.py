@@ -129,7 +129,7 @@ class Cluster:
         """Return the EK roots of each pool; a pool whose PEM cannot be read vouches for nobody."""
         found: dict[str, Sequence[x509.Certificate]] = {}
         for pool in self.cache.list(DEVICE_POOLS):
-            pem = pool["spec"].get("ekRoots")
+            pem = (pool.get("spec") or {}).get("ekRoots")
             if pem and not is_going(pool):
                 try:
                     found[pool["metadata"]["name"]] = x509.load_pem_x509_certificates(pem.encode())

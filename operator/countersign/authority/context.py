@@ -128,6 +128,7 @@ class ProcessContext:
                 token_audience=settings.token_audience,
             ),
             cluster_name=settings.cluster,
+            own_namespace=settings.namespace,
             acme_url=acme.directory_url,
             ca_bundle=lambda: ca_bundle(settings),
             lock=asyncio.Lock(),

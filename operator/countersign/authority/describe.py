@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-__all__ = ["attested", "device_conflict", "device_status", "instance_status"]
+__all__ = ["attested", "device_conflict", "device_status", "instance_status", "part"]
 
 _DEVICE_FIELDS: Final = ("assurance", "attestationTime", "manufacturer", "model", "firmware")
 _INSTANCE_FIELDS: Final = ("spiffeID", "assurance", "attestationTime", "certificate")
@@ -63,11 +63,14 @@ def device_status(
 def device_conflict(
     device: dict[str, Any], devices: Sequence[dict[str, Any]], pool: dict[str, Any] | None
 ) -> tuple[str, str, str]:
-    """Return status, reason and message of a Device's condition Conflicted: EK and node are each another Device's too."""
+    """Return status, reason and message of a Device's condition Conflicted: EK and node are each another Device's too.
+
+    ``devices`` are all there are: one that cannot be read is no neighbour, and says nothing about this one.
+    """
     spec, own = device["spec"], device["metadata"]["uid"]
     digest = (spec.get("ek") or {}).get("publicKeySHA256")
     others = [one for one in devices if one["metadata"]["uid"] != own]
-    same = [one for one in others if digest and (one["spec"].get("ek") or {}).get("publicKeySHA256") == digest]
+    same = [one for one in others if digest and part(one, "spec", "ek", "publicKeySHA256") == digest]
     if same:
         return "True", "DuplicateEK", f"Device {same[0]['metadata']['name']} has the same endorsement key"
     node = (spec["binding"].get("node") or {}).get("name")
@@ -102,11 +105,19 @@ def instance_status(
     return {name: value for name, value in status.items() if value is not None} | {"conditions": conditions}
 
 
+def part(found: dict[str, Any], *path: str) -> Any:
+    """Return what an object says at ``path``, or None where it has no such member."""
+    value: Any = found
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
 def _own(status: dict[str, Any], kinds: Sequence[str]) -> list[dict[str, Any]]:
     return [item for item in status.get("conditions") or [] if item.get("type") in kinds]
 
 
 def _approved_on(device: dict[str, Any], node: str, pool: str) -> bool:
-    spec = device["spec"]
-    on_node = (spec["binding"].get("node") or {}).get("name") == node
-    return on_node and spec.get("state") == "Approved" and spec["poolRef"]["name"] == pool
+    on_node = part(device, "spec", "binding", "node", "name") == node
+    approved = part(device, "spec", "state") == "Approved"
+    return on_node and approved and bool(part(device, "spec", "poolRef", "name") == pool)

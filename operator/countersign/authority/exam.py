@@ -77,6 +77,7 @@ class Exam:
     cluster: Cluster
     store: OrderStore
     injection: InjectionSettings
+    own_namespace: str
     now: datetime
     body: bytes
     bearer: str | None

@@ -132,11 +132,14 @@ async def write_status(
     resource: Resource,
     name: str,
     namespace: str | None,
+    uid: str,
     compute: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> dict[str, Any]:
     """Apply the status that ``compute`` makes of the object as it is, and return the object.
 
-    :raises Denied: ``attest.instance_unknown`` or ``attest.device_unknown`` if the object is gone.
+    ``uid`` is that of the object that was examined: what is true of it is never written on a later one of its name.
+
+    :raises Denied: ``attest.instance_unknown`` or ``attest.device_unknown`` if the object is gone or another.
     :raises Unavailable: ``attest.unavailable``.
     """
     for _ in range(_ATTEMPTS):
@@ -144,6 +147,8 @@ async def write_status(
             found = await kube.get(resource, name, namespace)
             if is_going(found):
                 raise Denied(_UNKNOWN[resource], f"{resource.kind} {name} is going")
+            if found["metadata"]["uid"] != uid:
+                raise Denied(_UNKNOWN[resource], f"{resource.kind} {name} is a later one of that name")
             return await apply_status(kube, resource, found, compute(found))
         except Conflict:
             continue

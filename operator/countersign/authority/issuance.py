@@ -45,11 +45,14 @@ class Issuance:
     async def publish(self, order: OrderRecord, certificate: CertificateRecord) -> CertificateRecord:
         """Write the certificate into the instance's status, and only then let the client fetch it.
 
+        One that is published already is handed to a living instance alone, too.
+
         :raises AcmeProblem: the instance is gone or revoked, or a later enrolment has taken this one's place.
         """
-        if certificate.published is not None:
-            return certificate
         with translated("finalize"):
+            if certificate.published is not None:
+                await self._require_live(certificate)
+                return certificate
             ak = await self.store.ak_certificate(order.ak_serial or "")
             if ak is None or ak.revoked is not None:
                 raise Denied("attest.chain", "a later enrolment has taken this one's place")
@@ -68,13 +71,18 @@ class Issuance:
             if present.get("serialNumber") == colons(certificate.serial):
                 await self._describe(certificate, None)
 
+    async def _require_live(self, certificate: CertificateRecord) -> None:
+        instance = await self.cluster.instance(certificate.namespace, certificate.instance)
+        if instance is None or instance["metadata"]["uid"] != certificate.instance_uid:
+            raise Denied("attest.instance_unknown", "the AgentInstance is gone")
+        if not is_live(instance):
+            raise Denied("attest.instance_inactive", "the AgentInstance is revoked")
+
     async def _describe(self, certificate: CertificateRecord, described: dict[str, Any] | None) -> dict[str, Any]:
         instance = await self.cluster.instance(certificate.namespace, certificate.instance)
         device = None if instance is None else await self.cluster.device(instance["spec"]["deviceRef"]["name"])
 
         def compute(found: dict[str, Any]) -> dict[str, Any]:
-            if found["metadata"]["uid"] != certificate.instance_uid:
-                raise Denied("attest.instance_unknown", "the AgentInstance is a later one of that name")
             if described is not None and not is_live(found):
                 raise Denied("attest.instance_inactive", "the AgentInstance is revoked")
             pool = self.cluster.pool(device["spec"]["poolRef"]["name"]) if device is not None else None
@@ -82,7 +90,12 @@ class Issuance:
             return instance_status(found, device=device, pool=pool, now=self.clock.now(), found=fields)
 
         return await write_status(
-            self.cluster.kube, AGENT_INSTANCES, certificate.instance, certificate.namespace, compute
+            self.cluster.kube,
+            AGENT_INSTANCES,
+            certificate.instance,
+            certificate.namespace,
+            certificate.instance_uid,
+            compute,
         )
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from countersign.authority.ca import CaError, CertificateAuthority, identity_ca, identity_secret_name
-from countersign.authority.describe import device_conflict, device_status, instance_status
+from countersign.authority.describe import device_conflict, device_status, instance_status, part
 from countersign.authority.instances import apply_status
 from countersign.authority.trust import stamp
 from countersign.kube import (
@@ -33,6 +33,7 @@ from countersign.kube import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
     from datetime import datetime
 
     from countersign.authority.cluster import Cluster
@@ -87,23 +88,33 @@ class Reconciler:
             await asyncio.sleep(_SETTLE)
 
     async def pass_once(self) -> None:
-        """Bring every status up to date, once; before everything was seen, what is missing says nothing."""
+        """Bring every status up to date, once; before everything was seen, what is missing says nothing.
+
+        An object that no code of ours can read costs its own status alone.
+        """
         if not self._cluster.cache.synced:
             return
         now = self._clock.now()
         for issuer in self._cluster.issuers():
-            await self._issuer(issuer, now)
+            await self._alone(IDENTITY_ISSUERS, issuer, self._issuer(issuer, now))
         devices, instances = self._cluster.devices(), self._cluster.instances()
         for device in devices:
             uid = device["metadata"]["uid"]
-            count = sum(1 for one in instances if one["spec"]["deviceRef"]["uid"] == uid)
-            await self._device(device, devices, count, now)
+            count = sum(1 for one in instances if part(one, "spec", "deviceRef", "uid") == uid)
+            await self._alone(DEVICES, device, self._device(device, devices, count, now))
         by_name = {device["metadata"]["name"]: device for device in devices}
         for instance in instances:
-            await self._instance(instance, by_name.get(instance["spec"]["deviceRef"]["name"]), now)
+            await self._alone(AGENT_INSTANCES, instance, self._instance(instance, by_name, now))
         if self._clock.monotonic() - self._pruned >= _PRUNE_EVERY:
             await self._store.prune(int(now.timestamp()))
             self._pruned = self._clock.monotonic()
+
+    async def _alone(self, resource: Resource, found: dict[str, Any], work: Awaitable[None]) -> None:
+        """Do one object's part of a pass: what is odd about it is logged, and the others have their turn."""
+        try:
+            await work
+        except Exception:  # noqa: BLE001 - whatever it was, it is this object's alone
+            _LOG.exception("a status was left as it is", kind=resource.kind, name=found["metadata"]["name"])
 
     async def _issuer(self, issuer: dict[str, Any], now: datetime) -> None:
         name = issuer["metadata"]["name"]
@@ -128,7 +139,8 @@ class Reconciler:
         status = device_status(device, pool=pool, instances=count, conflict=conflict, now=now)
         await self._apply(DEVICES, device, status)
 
-    async def _instance(self, instance: dict[str, Any], device: dict[str, Any] | None, now: datetime) -> None:
+    async def _instance(self, instance: dict[str, Any], devices: dict[str, dict[str, Any]], now: datetime) -> None:
+        device = devices.get(instance["spec"]["deviceRef"]["name"])
         pool = None if device is None else self._cluster.pool(device["spec"]["poolRef"]["name"])
         await self._apply(AGENT_INSTANCES, instance, instance_status(instance, device=device, pool=pool, now=now))
 

@@ -46,12 +46,12 @@ class EkFacts:
 def model_denied(pool: dict[str, Any], manufacturer: str, model: str, firmware: str) -> bool:
     """Tell whether the pool's ``deniedModels`` name this TPM; ids compare as hexadecimal numbers (crds.md 3.2).
 
-    A firmware version that cannot be compared counts as older than any.
+    The front door asks the same at each call (``decide/device.py``); a model that is no id is compared as text. A firmware version that cannot be compared counts as older than any.
     """
     for denied in pool["spec"].get("deniedModels") or []:
         if not _same_id(denied["manufacturer"], manufacturer):
             continue
-        if denied.get("model") not in (None, model):
+        if denied.get("model") is not None and not _same_id(denied["model"], model):
             continue
         before = denied.get("firmwareBefore")
         if before is None or _older(firmware, before):

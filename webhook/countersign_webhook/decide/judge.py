@@ -69,16 +69,19 @@ def judge(
         method=call.method,
         call_digest=call.digest,
     )
-    decision = _with_pool_age(_with_subject(decide(question, rules, servers), request, facts), facts)
+    decision = _with_pool_age(_with_subject(decide(question, rules, servers), request), facts)
     tools = listable(question, rules, servers) if decision.allowed and call.method == "tools/list" else None
     return Verdict(decision, tools)
 
 
-def _with_subject(decision: Decision, request: TokenRequest, facts: Facts) -> Decision:
-    """Refuse the name of a task where none can be bound: a name can only narrow (wire.md 4, D17)."""
-    if facts.agent.tasks != "Optional":
-        return _denied(decision, "task.required")
-    return decision if request.subject == CURRENT else _denied(decision, "task.mismatch")
+def _with_subject(decision: Decision, request: TokenRequest) -> Decision:
+    """Refuse the name of a task where none can be bound: a name can only narrow (wire.md 4, D17).
+
+    That the agent needs a task is policy's to say, and comes first.
+    """
+    if request.subject == CURRENT or decision.code == "task.required":
+        return decision
+    return _denied(decision, "task.mismatch")
 
 
 def _with_pool_age(decision: Decision, facts: Facts) -> Decision:
