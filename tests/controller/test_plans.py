@@ -345,7 +345,8 @@ AGENTS = {"subjects": {"agents": [{"name": "refund-agent"}]}}
             ("True", "ResolvedRefs"),
         ),
         ([rule(subjects={"agents": [{"name": "gone"}]})], ("True", "Accepted"), ("False", "RefNotFound")),
-        ([rule(when="true")], ("False", "InvalidExpression"), ("True", "ResolvedRefs")),
+        ([rule(when="args.amount > 5")], ("True", "Accepted"), ("True", "ResolvedRefs")),
+        ([rule(when="args.amount")], ("False", "InvalidExpression"), ("True", "ResolvedRefs")),
         ([rule(effect="RequireApproval", approval={})], ("False", "UnknownField"), ("True", "ResolvedRefs")),
     ],
 )
@@ -361,6 +362,15 @@ def test_a_policy_says_what_is_not_understood_and_what_is_missing(
     assert plan.status is not None
     assert plan.status["digest"] == policy_digest(own)
     assert plan.status["rules"] == 1
+
+
+def test_the_place_of_a_fault_in_an_expression_is_in_the_message() -> None:
+    own = policy(rule("fine", when="args.amount > 5"), rule("odd", when="true && user.nmae == 'x'"))
+
+    plan = plan_policy(own, view(own), NOW)
+
+    assert "odd; rule odd: 1:13: undeclared reference to 'user.nmae'" in message(plan, "Accepted")
+    assert ("ToolPolicy", "Warning", "InvalidExpression") in notices(plan)
 
 
 def test_what_a_policy_names_is_named_in_the_message() -> None:

@@ -63,7 +63,20 @@ PARTS: dict[str, Any] = {
         [{"clusters": ["prod-eu"]}, {"sources": ["Run"]}, {"minKeyTier": "TPM"}, {"minKeyTier": "Gold"}]
     ),
     "arguments": st.lists(ARGUMENT, min_size=1, max_size=2),
-    "when": st.just("true"),
+    "when": st.sampled_from(
+        [
+            "true",
+            "false",
+            "args.charge == 'ch_1'",
+            "args.amount > 5",
+            "args.amount > 5 || true",
+            "args.charge",
+            "user.name == 'bent@example.com'",
+            "[1, 2, 3].all(x, x > 0) && call.tool == 'create_refund'",
+            "1 / 0 == 1",
+            "no such thing",
+        ]
+    ),
     "argumants": st.just([1]),
 }
 
@@ -109,6 +122,11 @@ def test_one_more_deny_never_allows(policies: list[Any], more: dict[str, Any]) -
 @given(st.lists(policy(["Deny", "RequireApproval", "Perhaps"]), max_size=4))
 def test_without_an_allow_rule_nothing_is_allowed(policies: list[Any]) -> None:
     assert not answer(policies).allowed
+
+
+@quick
+@given(st.lists(policy(["Deny", "Perhaps"]), max_size=4))
+def test_without_a_rule_that_grants_nothing_is_listed(policies: list[Any]) -> None:
     assert listable(ASKED, RuleSet.compile(policies), SERVERS) == ()
 
 

@@ -299,6 +299,22 @@ async def test_only_a_software_device_has_no_ek(world: World) -> None:
 # IdentityIssuer, DevicePool, PEM
 
 
+@pytest.mark.parametrize("kind", ["ToolPolicy", "ClusterToolPolicy"])
+async def test_an_expression_that_compiles_is_welcome_and_another_is_refused_with_its_place(
+    world: World, kind: str
+) -> None:
+    def policy(*texts: str) -> dict[str, Any]:
+        rules = [{"name": f"r{at}", "effect": "Deny", "when": text} for at, text in enumerate(texts)]
+        return thing(kind, "new", {"rules": [{"name": "plain", "effect": "Deny"}, *rules]})
+
+    assert (await validate(world, policy("args.amount > 5")))["allowed"] is True
+    bad = policy("args.amount > 5", "true &&\n user.nmae == 'x'")
+    assert_refused(await validate(world, bad), "spec.rules[r1].when: 2:6: undeclared reference to 'user.nmae'")
+    assert_refused(await validate(world, policy("args.amount")), "spec.rules[r0].when: the result is DYN, not bool")
+    assert_refused(await validate(world, bad, "UPDATE", oldObject=policy("true")), "spec.rules[r1].when")
+    assert (await validate(world, bad, "UPDATE", oldObject=bad))["allowed"] is True
+
+
 async def test_a_trust_domain_belongs_to_one_issuer(world: World) -> None:
     second = thing("IdentityIssuer", "second", {"trustDomain": DOMAIN, "type": "Embedded"})
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from countersign.policy.approval import Approvers, compile_approvers
 from countersign.policy.arguments import compile_argument
 from countersign.policy.environment import DENY_ONLY_IN_UNLESS, compile_environment
-from countersign.policy.logic import Unreadable, all_of, block, integer, items, negate, texts
+from countersign.policy.expression import InvalidExpression, compile_when
+from countersign.policy.logic import Unreadable, all_of, negate
 from countersign.policy.scope import Part, ToolEntry, compile_subjects, compile_task, compile_tools, tools_part
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ class Rule:
     """A compiled rule.
 
     ``agents`` and ``tools`` are what it can be filed under; None means "any", or that the part could not be read.
-    ``builds_on_when`` marks a rule that needs what is not built: it never helps a caller.
+    ``approvers`` says who may answer a RequireApproval rule; where that could not be read, a part is undecided.
     """
 
     name: str
@@ -50,7 +52,7 @@ class Rule:
     parts: tuple[Part, ...]
     agents: frozenset[str] | None
     tools: tuple[ToolEntry, ...] | None
-    builds_on_when: bool
+    approvers: Approvers | None
 
     def value(self, facts: CallFacts) -> bool | None:
         """Return whether the rule is true for this call: False settles it, None is undecided."""
@@ -77,6 +79,7 @@ def compile_rule(value: Any, namespace: str | None) -> Rule:
     parts: list[Part] = [] if _FIELDS.issuperset(value) else [_undecided]
     agents = _scope(value, namespace, parts)
     tools = _tools(value, namespace, effect, parts)
+    approvers = _approvers(value, effect, parts)
     _conditions(value, effect, parts)
     return Rule(
         name=name,
@@ -85,7 +88,7 @@ def compile_rule(value: Any, namespace: str | None) -> Rule:
         parts=tuple(parts),
         agents=agents,
         tools=tools,
-        builds_on_when="when" in value,
+        approvers=approvers,
     )
 
 
@@ -128,10 +131,15 @@ def _conditions(rule: Mapping[str, Any], effect: Effect, parts: list[Part]) -> N
     if "arguments" in rule:
         parts.extend(_arguments(rule["arguments"]))
     if "when" in rule:
-        # CEL is not built: undecided (never "as if absent", which would widen an Allow rule).
-        parts.append(_undecided)
-    if ("approval" in rule) != (effect == "RequireApproval") or ("approval" in rule and not _approval(rule)):
-        parts.append(_undecided)
+        # Last: a part that costs less and is false settles the rule without it.
+        parts.append(_when(rule["when"]))
+
+
+def _when(value: Any) -> Part:
+    try:
+        return compile_when(value).holds
+    except InvalidExpression:
+        return _undecided
 
 
 def _read(build: Callable[[], Part]) -> Part:
@@ -165,15 +173,14 @@ def _argument(entry: Any) -> Part:
     return lambda facts: condition(facts.arguments) if facts.arguments_known else None
 
 
-def _approval(rule: Mapping[str, Any]) -> bool:
-    """Whether the block that says who may approve can be read."""
+def _approvers(rule: Mapping[str, Any], effect: Effect, parts: list[Part]) -> Approvers | None:
+    """Compile ``approval``, which a RequireApproval rule has and no other."""
+    if effect != "RequireApproval":
+        if "approval" in rule:
+            parts.append(_undecided)
+        return None
     try:
-        entry = block(rule["approval"], frozenset({"users", "groups", "expiresSeconds"}))
-        for name in ("users", "groups"):
-            if name in entry:
-                texts(items(entry[name]))
-        if "expiresSeconds" in entry:
-            integer(entry["expiresSeconds"], least=1)
+        return compile_approvers(rule.get("approval"))
     except Unreadable:
-        return False
-    return True
+        parts.append(_undecided)
+        return None
