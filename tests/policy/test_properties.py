@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from policy.given import load, question, servers_of
 
 from countersign.errors import CODES
-from countersign.policy import Decision, RuleSet, decide, listable, names_server
+from countersign.policy import Decision, RuleSet, decide, explain, listable, names_server
 from countersign.policy.decide import judged
 from countersign.policy.facts import CallFacts
+from countersign.wire import parse_json
 
 if TYPE_CHECKING:
     import random
@@ -157,6 +158,51 @@ def test_the_index_finds_what_a_walk_over_all_rules_finds(policies: list[Any]) -
                 if value is not False:
                     walked.add((id(one), id(each), value))
     assert found == walked
+
+
+@quick
+@given(st.lists(ANY, max_size=4))
+def test_explain_agrees_with_decide(policies: list[Any]) -> None:
+    rules = RuleSet.compile(policies)
+    found, views = decide(ASKED, rules, SERVERS), explain(ASKED, rules, SERVERS)
+    said = {(view.mark.effect, view.value) for view in views if view.enforced}
+    asking = ("RequireApproval", True)
+    if ("Deny", True) in said:
+        expected = "policy.denied"
+    elif said & {("Deny", None), ("RequireApproval", None)}:
+        expected = "policy.undecided"
+    elif asking in said:
+        expected = "approval.required"
+    else:
+        expected = "policy.allowed" if ("Allow", True) in said else "policy.default_deny"
+    assert found.code == expected
+    marks = {(view.mark.policy, view.mark.rule) for view in views if view.value is not False}
+    assert {(mark.policy, mark.rule) for mark in (*found.settled, *found.audit)} <= marks
+
+
+@quick
+@given(st.lists(ANY, max_size=3))
+def test_an_audit_policy_changes_no_outcome(policies: list[Any]) -> None:
+    recorded = [{**one, "spec": {**one["spec"], "mode": "Audit"}} for one in policies]
+    allow = {"name": "r", "effect": "Allow", "tools": [{"server": {"name": "stripe"}}], "when": "args.charge == 'ch_1'"}
+    plain = {"kind": "ToolPolicy", "metadata": {"namespace": "billing", "name": "z"}, "spec": {"rules": [allow]}}
+    assert replace(answer([*recorded, plain]), audit=()) == answer([plain])
+
+
+ENCODINGS = ["5", "5.0", "5e0", "50e-1", "0.5e1"]
+
+
+@quick
+@given(
+    st.lists(ANY, max_size=4), st.sampled_from(ENCODINGS), st.sampled_from(['"ch_1"', '"\\u0063h_1"', '"ch\\u005f1"'])
+)
+def test_an_equivalent_encoding_of_a_call_changes_nothing(policies: list[Any], number: str, word: str) -> None:
+    plain = parse_json(b'{"amount":5,"charge":"ch_1"}')
+    other = parse_json(f' {{ "charge" : {word},\n"amount":{number}}}'.encode())
+    rules = RuleSet.compile(policies)
+    assert decide(replace(ASKED, arguments=other), rules, SERVERS) == decide(
+        replace(ASKED, arguments=plain), rules, SERVERS
+    )
 
 
 @quick

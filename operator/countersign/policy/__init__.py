@@ -12,6 +12,7 @@ never raises for data, and where it has no answer the answer is no. Of third par
 
 from countersign.policy.catalogue import Catalogue, Floors, Tool, ToolServer, audience_owned, exposes
 from countersign.policy.decide import BASE_METHODS, decide, listable, names_server
+from countersign.policy.explain import RuleView, explain
 from countersign.policy.expression import when_fault
 from countersign.policy.model import (
     Agent,
@@ -41,10 +42,12 @@ __all__ = [
     "Question",
     "RuleMark",
     "RuleSet",
+    "RuleView",
     "Tool",
     "ToolServer",
     "audience_owned",
     "decide",
+    "explain",
     "exposes",
     "listable",
     "names_server",

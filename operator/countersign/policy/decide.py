@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     _Entry = tuple[Policy, Rule | None]
 
-__all__ = ["BASE_METHODS", "decide", "judged", "listable", "names_server", "order_of"]
+__all__ = ["BASE_METHODS", "decide", "facts_for_rules", "judged", "listable", "names_server", "order_of"]
 
 _CALL: Final = "tools/call"
 BASE_METHODS: Final = frozenset(
@@ -42,26 +42,49 @@ BASE_METHODS: Final = frozenset(
 
 def decide(question: Question, rules: RuleSet, servers: Catalogue) -> Decision:
     """Decide one call. Allow is the only yes; a base method of MCP asks no rule beyond :func:`names_server`."""
-    code = task_fault(question)
-    if code is not None:
-        return _deny(code)
+    server = _server_of(question, servers)
+    if isinstance(server, str):
+        return _deny(server)
+    if _is_base(question, server):
+        return _base_method(question, rules, server)
+    facts = _facts_of_call(question, server)
+    return _deny(facts) if isinstance(facts, str) else _combine(question, facts, rules)
+
+
+def facts_for_rules(question: Question, servers: Catalogue) -> CallFacts | None:
+    """Return what the rules are asked about, or None for a call that does not get as far as step 5, or needs no rule."""
+    server = _server_of(question, servers)
+    if isinstance(server, str) or _is_base(question, server):
+        return None
+    facts = _facts_of_call(question, server)
+    return None if isinstance(facts, str) else facts
+
+
+def _server_of(question: Question, servers: Catalogue) -> ToolServer | str:
+    """Return the server of the call, or the code of the first check of step 2 or 3 that fails."""
+    if (code := task_fault(question)) is not None:
+        return code
     server = servers.find(question.server)
     if server is None:
-        return _deny("tool.server_unknown")
+        return "tool.server_unknown"
     agent = question.caller.agent
     if not server.exposed(agent.namespace, agent.namespace_labels):
-        return _deny("tool.server_not_exposed")
-    if server.protocol != question.protocol:
-        return _deny("request.details")
-    if server.protocol == "MCP" and question.method != _CALL:
-        return _base_method(question, rules, server)
+        return "tool.server_not_exposed"
+    return server if server.protocol == question.protocol else "request.details"
+
+
+def _is_base(question: Question, server: ToolServer) -> bool:
+    return server.protocol == "MCP" and question.method != _CALL
+
+
+def _facts_of_call(question: Question, server: ToolServer) -> CallFacts | str:
+    """Return the facts of the call, or the code of the first check of step 3 or 4 that fails."""
     tool = server.tools.get(question.tool)
     code = _tool_fault(question, server, tool)
     if code is not None or tool is None:
-        return _deny(code or "tool.unknown")
+        return code or "tool.unknown"
     facts = CallFacts.of(question, server=server.key, audience=server.audience, tool=tool.name, access=tool.access)
-    code = _floor_fault(facts, server.floors)
-    return _deny(code) if code is not None else _combine(question, facts, rules)
+    return _floor_fault(facts, server.floors) or facts
 
 
 def _deny(code: str) -> Decision:
@@ -112,7 +135,7 @@ def _reaches(place: int | None, least: int | None) -> bool:
 
 def judged(facts: CallFacts, rules: RuleSet) -> Iterator[tuple[Policy, Rule | None, bool | None]]:
     """Yield every policy and rule that is not false for this call, with its value; a rule None is an unreadable policy."""
-    aside = facts.aside()
+    aside: CallFacts | None = None
     unselectable = rules.unselectable(facts)
     for policy in unselectable:
         for rule in policy.rules if policy.readable else (None,):
@@ -120,7 +143,9 @@ def judged(facts: CallFacts, rules: RuleSet) -> Iterator[tuple[Policy, Rule | No
     for policy, rule in rules.about(facts):
         if not policy.speaks(facts):
             continue
-        known = facts if policy.enforced else aside
+        if not policy.enforced:
+            aside = aside or facts.aside()
+        known = facts if policy.enforced or aside is None else aside
         value = None if rule is None or policy.all_undecided else rule.value(known)
         if value is not False:
             yield policy, rule, value

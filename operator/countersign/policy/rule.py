@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Rule", "compile_rule"]
 
+_Named = tuple[str, Part]
 _EFFECTS: Final[Mapping[str, Effect]] = {"Allow": "Allow", "Deny": "Deny", "RequireApproval": "RequireApproval"}
 _FIELDS: Final = frozenset(
     {
@@ -42,7 +43,7 @@ _FIELDS: Final = frozenset(
 class Rule:
     """A compiled rule.
 
-    ``agents`` and ``tools`` are what it can be filed under; None means "any", or that the part could not be read.
+    ``part_names`` says for each part which field it is. ``agents`` and ``tools`` are what it can be filed under; None means "any", or that the part could not be read.
     ``approvers`` says who may answer a RequireApproval rule; where that could not be read, a part is undecided.
     """
 
@@ -50,6 +51,7 @@ class Rule:
     effect: Effect
     reason: str | None
     parts: tuple[Part, ...]
+    part_names: tuple[str, ...]
     agents: frozenset[str] | None
     tools: tuple[ToolEntry, ...] | None
     approvers: Approvers | None
@@ -76,7 +78,7 @@ def compile_rule(value: Any, namespace: str | None) -> Rule:
         raise Unreadable
     effect = _EFFECTS.get(stated, "Deny")
     reason = value.get("reason")
-    parts: list[Part] = [] if _FIELDS.issuperset(value) else [_undecided]
+    parts: list[_Named] = [(field, _undecided) for field in sorted(map(str, set(value) - _FIELDS))]
     agents = _scope(value, namespace, parts)
     tools = _tools(value, namespace, effect, parts)
     approvers = _approvers(value, effect, parts)
@@ -85,54 +87,55 @@ def compile_rule(value: Any, namespace: str | None) -> Rule:
         name=name,
         effect=effect,
         reason=reason if isinstance(reason, str) and reason else None,
-        parts=tuple(parts),
+        parts=tuple(part for _name, part in parts),
+        part_names=tuple(name for name, _part in parts),
         agents=agents,
         tools=tools,
         approvers=approvers,
     )
 
 
-def _scope(rule: Mapping[str, Any], namespace: str | None, parts: list[Part]) -> frozenset[str] | None:
+def _scope(rule: Mapping[str, Any], namespace: str | None, parts: list[_Named]) -> frozenset[str] | None:
     if "subjects" not in rule:
         return None
     try:
         part, agents = compile_subjects(rule["subjects"], namespace)
     except Unreadable:
-        parts.append(_undecided)
+        parts.append(("subjects", _undecided))
         return None
-    parts.append(part)
+    parts.append(("subjects", part))
     return agents
 
 
 def _tools(
-    rule: Mapping[str, Any], namespace: str | None, effect: Effect, parts: list[Part]
+    rule: Mapping[str, Any], namespace: str | None, effect: Effect, parts: list[_Named]
 ) -> tuple[ToolEntry, ...] | None:
     """Compile ``tools``; a rule that grants must say which tools, of which server."""
     if "tools" not in rule:
         if effect != "Deny":
-            parts.append(_undecided)
+            parts.append(("tools", _undecided))
         return None
     try:
         entries = compile_tools(rule["tools"], namespace, server_required=effect != "Deny")
     except Unreadable:
-        parts.append(_undecided)
+        parts.append(("tools", _undecided))
         return None
-    parts.append(tools_part(entries))
+    parts.append(("tools", tools_part(entries)))
     return entries
 
 
-def _conditions(rule: Mapping[str, Any], effect: Effect, parts: list[Part]) -> None:
+def _conditions(rule: Mapping[str, Any], effect: Effect, parts: list[_Named]) -> None:
     if "task" in rule:
-        parts.append(_read(lambda: compile_task(rule["task"])))
+        parts.append(("task", _read(lambda: compile_task(rule["task"]))))
     if "environment" in rule:
-        parts.append(_read(lambda: _environment(rule["environment"], effect)))
+        parts.append(("environment", _read(lambda: _environment(rule["environment"], effect))))
     if "unless" in rule:
-        parts.append(_read(lambda: _unless(rule["unless"], effect)))
+        parts.append(("unless", _read(lambda: _unless(rule["unless"], effect))))
     if "arguments" in rule:
         parts.extend(_arguments(rule["arguments"]))
     if "when" in rule:
         # Last: a part that costs less and is false settles the rule without it.
-        parts.append(_when(rule["when"]))
+        parts.append(("when", _when(rule["when"])))
 
 
 def _when(value: Any) -> Part:
@@ -162,10 +165,10 @@ def _unless(value: Any, effect: Effect) -> Part:
     return lambda facts: negate(holds(facts))
 
 
-def _arguments(value: Any) -> list[Part]:
+def _arguments(value: Any) -> list[_Named]:
     if not isinstance(value, list) or not value:
-        return [_undecided]
-    return [_read(partial(_argument, entry)) for entry in value]
+        return [("arguments", _undecided)]
+    return [(f"arguments[{place}]", _read(partial(_argument, entry))) for place, entry in enumerate(value)]
 
 
 def _argument(entry: Any) -> Part:
@@ -173,14 +176,14 @@ def _argument(entry: Any) -> Part:
     return lambda facts: condition(facts.arguments) if facts.arguments_known else None
 
 
-def _approvers(rule: Mapping[str, Any], effect: Effect, parts: list[Part]) -> Approvers | None:
+def _approvers(rule: Mapping[str, Any], effect: Effect, parts: list[_Named]) -> Approvers | None:
     """Compile ``approval``, which a RequireApproval rule has and no other."""
     if effect != "RequireApproval":
         if "approval" in rule:
-            parts.append(_undecided)
+            parts.append(("approval", _undecided))
         return None
     try:
         return compile_approvers(rule.get("approval"))
     except Unreadable:
-        parts.append(_undecided)
+        parts.append(("approval", _undecided))
         return None
