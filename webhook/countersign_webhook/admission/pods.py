@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from countersign.kube import AGENT_IDENTITIES, NAMESPACES
-from countersign.kube.injection import inject, select_identities
+from countersign.kube.injection import hindrances, inject, select_identities
 from countersign_webhook.admission.review import Refused
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ async def mutate_pod(
     review: Review, source: PolicySource, settings: InjectionSettings, *, own_namespace: str
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the JSON Patch for a pod that is being created, and the warnings for who creates it.
+
+    A pod that cannot be an agent's is left alone with a warning; the operator writes the Event.
 
     ``own_namespace`` is Countersign's own, of which no pod is an agent (crds.md 4.1).
 
@@ -49,6 +51,8 @@ async def mutate_pod(
     if len(identities) > 1:
         names = ", ".join(sorted(one["metadata"]["name"] for one in identities))
         return [], [f"AgentIdentities {names} all select this pod: it gets no signer and no identity (Overlap)"]
+    if found := hindrances(pod, identities[0], settings):
+        return [], [f"this pod gets no signer and no identity (NotInjected): {'; '.join(found)}"]
     return inject(pod, identities[0], settings), _token_warnings(pod)
 
 
