@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 from kube.given import identity, pod
-from support.chart import apply, render
+from support.chart import apply, one, render
 from support.hostile_pods import HOSTILE, agent, signer
 from support.jsonpatch import patched
 
-from countersign.devcluster import Plane, PlaneError
-from countersign.kube.injection import InjectionSettings, inject
+from countersign.devcluster import Plane, PlaneError, free_ports
+from countersign.kube.injection import InjectionSettings, inject, injection_faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = pytest.mark.plane
 
+DATA = Path(__file__).parents[1] / "data" / "pods"
+GOLDEN = sorted(path for path in DATA.glob("*.yaml") if not path.stem.endswith(".injected"))
 Change = Callable[[dict[str, Any]], Any]
 SETTINGS = InjectionSettings(image="localhost/countersign:0.1.0", version="0.1.0")
 # May do with pods what `edit` may, and nothing with our kinds.
@@ -257,6 +262,25 @@ def test_c2_each_clause_has_a_pod_that_only_it_refuses(installed: Plane, agents:
     refused(installed, found, message)
 
 
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_every_golden_pod_is_taken_once_injected(installed: Plane, agents: str, path: Path) -> None:
+    before, owner = yaml.safe_load_all(path.read_text())
+    account = before["spec"]["serviceAccountName"]
+    if account != "refund-agent":
+        installed.kubectl("create", "serviceaccount", account, "-n", agents)
+    runtime = {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "gvisor"}}
+    overhead = {"podFixed": {"cpu": "250m", "memory": "120Mi"}}
+    apply(installed, [{**runtime, "handler": "runsc", "overhead": overhead}])
+    before["metadata"] |= {"namespace": agents, "ownerReferences": None, "finalizers": None}
+    found = patched(before, inject(before, owner, SETTINGS))
+
+    data = json.dumps(found)
+    live = json.loads(installed.kubectl("create", "--dry-run=server", "-o", "json", "-f", "-", data=data))
+
+    assert injection_faults(live, owner, SETTINGS) == []
+    assert inject(live, owner, SETTINGS) == []
+
+
 def test_a_signer_is_whole_in_namespaces_that_did_not_opt_in_too(installed: Plane, namespace: str) -> None:
     label(installed, namespace, "countersign.dev/tpm=allowed")
     installed.kubectl("create", "serviceaccount", "refund-agent", "-n", namespace)
@@ -290,6 +314,39 @@ def test_the_signer_of_before_an_upgrade_is_taken_and_no_other() -> None:
     rules = policy["spec"]["validations"]
     (images,) = [each["expression"] for each in rules if each["message"] == IMAGE]
     assert '["localhost/countersign:0.1.0","localhost/countersign:0.0.9"]' in images
+
+
+def test_c3_while_the_webhook_is_down_no_pod_of_an_agents_namespace_is_made(installed: Plane, agents: str) -> None:
+    """As the chart registers it; only the namespace is this test's, and nobody listens there."""
+    [port] = free_ports(1)
+    found = one(render(f"webhook.url=https://127.0.0.1:{port}"), "MutatingWebhookConfiguration", "countersign")
+    found["metadata"] = {"name": agents}
+    found["webhooks"][0]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] = agents
+    bare, opted_out = pod(), pod(labels={"countersign.dev/inject": "disabled"})
+    bare["metadata"]["namespace"] = opted_out["metadata"]["namespace"] = agents
+    apply(installed, [found])
+    try:
+        until(lambda: "failed calling webhook" in answer_to(installed, bare), "the webhook is not registered")
+        refused(installed, bare, 'failed calling webhook "pods.countersign.dev"')
+        # Who keeps a pod out of it gets a pod, and no identity.
+        create(installed, opted_out)
+    finally:
+        installed.kubectl("delete", "mutatingwebhookconfiguration", agents)
+
+
+def answer_to(plane: Plane, found: dict[str, Any]) -> str:
+    """What the API server says against a pod, in a dry run; nothing if it would take it."""
+    try:
+        create(plane, found, "--dry-run=server")
+    except PlaneError as error:
+        return str(error)
+    return ""
+
+
+def until(true: Callable[[], bool], what: str, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, what
 
 
 # What changes about a pod that runs

@@ -202,7 +202,7 @@ def test_another_setting_is_another_configmap_and_so_a_new_pod() -> None:
 
 
 @pytest.mark.parametrize("process", LOADERS)
-def test_no_process_has_more_of_its_node_than_it_needs(process: str) -> None:
+def test_e8_no_process_has_more_of_its_node_than_it_needs(process: str) -> None:
     pod = one(render(), "Deployment", f"countersign-{process}")["spec"]["template"]["spec"]
     security = pod["securityContext"]
     assert (security["runAsNonRoot"], security["seccompProfile"]) == (True, {"type": "RuntimeDefault"})
