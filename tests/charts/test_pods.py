@@ -193,6 +193,8 @@ def people(installed: Plane) -> Iterator[None]:
         objects.append({**head, "kind": "ClusterRoleBinding", "roleRef": ref, "subjects": subjects})
     apply(installed, objects)
     yield
+    # Other tests look at all pods of this plane.
+    installed.kubectl("delete", "pods", "-A", "-l", "app=refund-agent", "--grace-period=0", "--force")
     for kind in ("clusterrole", "clusterrolebinding"):
         installed.kubectl("delete", kind, *rules)
 
