@@ -86,6 +86,11 @@ def env(spec: dict[str, Any], number: int, value: str) -> None:
     signer(spec)["env"][number]["value"] = value
 
 
+def probe(spec: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = signer(spec)["startupProbe"]["httpGet"]
+    return found
+
+
 def security(field: str, value: Any) -> Change:
     return lambda spec: signer(spec)["securityContext"].update({field: value})
 
@@ -119,10 +124,10 @@ CLAUSES: dict[str, tuple[Change, str]] = {
     "another folder": (lambda spec: signer(spec).update(workingDir="/tmp"), COMMAND),
     "another trust folder": (lambda spec: env(spec, 0, "/tmp"), VARIABLES),
     "another token file": (lambda spec: env(spec, 1, "/tmp/token"), VARIABLES),
-    "a port that is none": (lambda spec: env(spec, 2, "80"), VARIABLES),
+    "a port of the system's": (lambda spec: (env(spec, 2, "80"), probe(spec).update(port=81)), VARIABLES),
     "a variable twice": (lambda spec: signer(spec)["env"].append(dict(signer(spec)["env"][2])), VARIABLES),
     "another port than is probed": (lambda spec: env(spec, 2, "7082"), PROBE),
-    "a probe elsewhere": (lambda spec: signer(spec)["startupProbe"]["httpGet"].update(host="10.0.0.1"), PROBE),
+    "a probe elsewhere": (lambda spec: probe(spec).update(host="10.0.0.1"), PROBE),
     "no probe": (lambda spec: signer(spec).pop("startupProbe"), PROBE),
     "a probe that runs a command": (lambda spec: signer(spec).update(livenessProbe=PROBED), PROBE),
     "another that does": (lambda spec: signer(spec).update(readinessProbe=PROBED), PROBE),
@@ -139,6 +144,24 @@ CLAUSES: dict[str, tuple[Change, str]] = {
     "no seccomp": (security("seccompProfile", {"type": "Unconfined"}), SECURITY),
     "another SELinux type": (security("seLinuxOptions", {"type": "spc_t"}), SECURITY),
     "no AppArmor": (security("appArmorProfile", {"type": "Unconfined"}), SECURITY),
+    "all of /proc": (
+        lambda spec: (spec.update(hostUsers=False), signer(spec)["securityContext"].update(procMount="Unmasked")),
+        SECURITY,
+    ),
+    "another volume in its place": (
+        lambda spec: (
+            spec["volumes"].append({"name": "data", "emptyDir": {}}),
+            signer(spec)["volumeMounts"][0].update(name="data"),
+        ),
+        MOUNTS,
+    ),
+    "a disk": (
+        lambda spec: (
+            spec["volumes"].append({"name": "disk", "persistentVolumeClaim": {"claimName": "disk"}}),
+            signer(spec).update(volumeDevices=[{"name": "disk", "devicePath": "/dev/disk"}]),
+        ),
+        MOUNTS,
+    ),
     "a mount to write": (mount(0, readOnly=False), MOUNTS),
     "a part of a volume": (mount(1, subPath="x"), MOUNTS),
     "a part by a variable": (mount(1, subPathExpr="$(HOME)"), MOUNTS),
@@ -536,6 +559,15 @@ def test_what_rules_select_by_is_not_the_namespace_editors(installed: Plane, nam
     new = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": f"{namespace}-b", "labels": {key: "a"}}}
     with pytest.raises(PlaneError, match=said):
         create(installed, new, "--dry-run=server", user=DEVELOPER)
+
+
+def test_c9_a_namespace_takes_part_for_good_unless_the_platform_says_otherwise(installed: Plane, agents: str) -> None:
+    """Else who may edit a Namespace takes the guard off its agents and walks in."""
+    for change in ("countersign.dev/injection-", "countersign.dev/injection=disabled"):
+        with pytest.raises(PlaneError, match=f"{DEVELOPER} may not relabel"):
+            label(installed, agents, change, user=DEVELOPER)
+    label(installed, agents, "countersign.dev/injection-")
+    label(installed, agents, "countersign.dev/injection=enabled", user=DEVELOPER)
 
 
 def test_the_right_to_relabel_is_a_verb(installed: Plane, namespace: str) -> None:
