@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.agent_pods import DEBUGGER, DEVELOPER, label
 from support.chart import FACTS, SYSTEM, apply, as_list, instance, render
 
 from countersign.devcluster import Plane, PlaneError
@@ -64,3 +65,35 @@ def says(plane: Plane, found: dict[str, Any], message: str) -> bool:
     except PlaneError as error:
         return message in str(error)
     return False
+
+
+@pytest.fixture(scope="module")
+def developers(installed: Plane) -> Iterator[None]:
+    rbac = "rbac.authorization.k8s.io"
+    verbs = ["get", "list", "create", "update", "patch", "delete"]
+    every = ["pods", *(f"pods/{each}" for each in ("attach", "exec", "ephemeralcontainers", "portforward", "status"))]
+    rules = {
+        DEVELOPER: [{"apiGroups": [""], "resources": [*every, "namespaces", "namespaces/status"], "verbs": verbs}],
+        DEBUGGER: [{"apiGroups": ["countersign.dev"], "resources": ["agentinstances"], "verbs": ["exec"]}],
+    }
+    users = {DEVELOPER: [DEVELOPER, DEBUGGER], DEBUGGER: [DEBUGGER]}
+    objects: list[dict[str, Any]] = []
+    for name, granted in rules.items():
+        head = {"apiVersion": f"{rbac}/v1", "metadata": {"name": name}}
+        subjects = [{"apiGroup": rbac, "kind": "User", "name": user} for user in users[name]]
+        ref = {"apiGroup": rbac, "kind": "ClusterRole", "name": name}
+        objects.append({**head, "kind": "ClusterRole", "rules": granted})
+        objects.append({**head, "kind": "ClusterRoleBinding", "roleRef": ref, "subjects": subjects})
+    apply(installed, objects)
+    yield
+    # Other tests look at all pods of this plane.
+    installed.kubectl("delete", "pods", "-A", "-l", "app=refund-agent", "--grace-period=0", "--force")
+    for kind in ("clusterrole", "clusterrolebinding"):
+        installed.kubectl("delete", kind, *rules)
+
+
+@pytest.fixture
+def agents(installed: Plane, namespace: str) -> str:
+    label(installed, namespace, "countersign.dev/injection=enabled", "countersign.dev/tpm=allowed")
+    installed.kubectl("create", "serviceaccount", "refund-agent", "-n", namespace)
+    return namespace

@@ -1,35 +1,29 @@
-"""Rows V of crds.md 4 about pods, on a real API server with our webhook not even installed: one pod for each check."""
+"""A pod with a signer is whole or is refused (crds.md 4, rows V), on a real API server with our webhook not even installed."""
 
 from __future__ import annotations
 
+import copy
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import yaml
-from kube.given import identity, pod
+from kube.given import pod
+from support.agent_pods import SETTINGS, answer_to, create, init, injected, label, policy, refused, until
 from support.chart import apply, one, render
 from support.hostile_pods import HOSTILE, agent, signer
 from support.jsonpatch import patched
 
-from countersign.devcluster import Plane, PlaneError, free_ports
-from countersign.kube.injection import InjectionSettings, inject, injection_faults
+from countersign.devcluster import Plane, free_ports
+from countersign.kube.injection import inject, injection_faults
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-pytestmark = pytest.mark.plane
+pytestmark = [pytest.mark.plane, pytest.mark.usefixtures("developers")]
 
 DATA = Path(__file__).parents[1] / "data" / "pods"
 GOLDEN = sorted(path for path in DATA.glob("*.yaml") if not path.stem.endswith(".injected"))
 Change = Callable[[dict[str, Any]], Any]
-SETTINGS = InjectionSettings(image="localhost/countersign:0.1.0", version="0.1.0")
-# May do with pods what `edit` may, and nothing with our kinds.
-DEVELOPER, DEBUGGER = "chart-test-developer", "chart-test-debugger"
-
 FIRST = "countersign-signer must be the first init container"
 IMAGE = "countersign-signer must have the image that Countersign gives it"
 COMMAND = "countersign-signer must run the command that Countersign gives it, always"
@@ -47,7 +41,6 @@ PROCESSES = "an agent's pod may not share its process namespace"
 HOST_PATH = "an agent's pod may have no hostPath volume"
 TPM = "only the signer may use the TPM"
 API = "is invalid"  # Kubernetes itself refuses it
-POLICY = "ValidatingAdmissionPolicy"
 TAKEN: Any = None  # no policy can know: without a signer it is no agent's; which identity it has is not in the pod
 
 # What each of the changes that the authority refuses is answered at the door.
@@ -106,10 +99,6 @@ def volume(spec: dict[str, Any], name: str) -> dict[str, Any]:
 def token(spec: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = volume(spec, "countersign-token")["projected"]["sources"][0]["serviceAccountToken"]
     return found
-
-
-def init(name: str, **fields: Any) -> dict[str, Any]:
-    return {"name": name, "image": name, **fields}
 
 
 PROBED = {"exec": {"command": ["sh"]}}
@@ -197,63 +186,7 @@ CLAUSES: dict[str, tuple[Change, str]] = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def people(installed: Plane) -> Iterator[None]:
-    rbac = "rbac.authorization.k8s.io"
-    verbs = ["get", "list", "create", "update", "patch", "delete"]
-    every = ["pods", *(f"pods/{each}" for each in ("attach", "exec", "ephemeralcontainers", "portforward", "status"))]
-    rules = {
-        DEVELOPER: [{"apiGroups": [""], "resources": [*every, "namespaces", "namespaces/status"], "verbs": verbs}],
-        DEBUGGER: [{"apiGroups": ["countersign.dev"], "resources": ["agentinstances"], "verbs": ["exec"]}],
-    }
-    users = {DEVELOPER: [DEVELOPER, DEBUGGER], DEBUGGER: [DEBUGGER]}
-    objects: list[dict[str, Any]] = []
-    for name, granted in rules.items():
-        head = {"apiVersion": f"{rbac}/v1", "metadata": {"name": name}}
-        subjects = [{"apiGroup": rbac, "kind": "User", "name": user} for user in users[name]]
-        ref = {"apiGroup": rbac, "kind": "ClusterRole", "name": name}
-        objects.append({**head, "kind": "ClusterRole", "rules": granted})
-        objects.append({**head, "kind": "ClusterRoleBinding", "roleRef": ref, "subjects": subjects})
-    apply(installed, objects)
-    yield
-    # Other tests look at all pods of this plane.
-    installed.kubectl("delete", "pods", "-A", "-l", "app=refund-agent", "--grace-period=0", "--force")
-    for kind in ("clusterrole", "clusterrolebinding"):
-        installed.kubectl("delete", kind, *rules)
-
-
-@pytest.fixture
-def agents(installed: Plane, namespace: str) -> str:
-    label(installed, namespace, "countersign.dev/injection=enabled", "countersign.dev/tpm=allowed")
-    installed.kubectl("create", "serviceaccount", "refund-agent", "-n", namespace)
-    return namespace
-
-
-def label(plane: Plane, namespace: str, *labels: str, user: str | None = None) -> None:
-    plane.kubectl("label", "--overwrite", "namespace", namespace, *labels, *([f"--as={user}"] if user else []))
-
-
-def injected(namespace: str, *, plain: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
-    before = plain or pod(**spec)
-    before["metadata"]["namespace"] = namespace
-    return patched(before, inject(before, identity(), SETTINGS))
-
-
-def create(plane: Plane, found: dict[str, Any], *words: str, user: str | None = None) -> None:
-    plane.kubectl("create", *words, "-f", "-", *([f"--as={user}"] if user else []), data=json.dumps(found))
-
-
-def refused(plane: Plane, found: dict[str, Any], message: str) -> None:
-    with pytest.raises(PlaneError) as caught:
-        create(plane, found, "--dry-run=server")
-    assert message in str(caught.value)
-
-
-def patch(plane: Plane, namespace: str, change: Any, *words: str, user: str | None = None) -> None:
-    as_user = [f"--as={user}"] if user else []
-    kind = "--type=json" if isinstance(change, list) else "--type=strategic"
-    where = ["pod", "refund-1", "-n", namespace, *words, *as_user]
-    plane.kubectl("patch", *where, kind, "-p", json.dumps(change))
+CHECKS = sorted(({said for _, said in CLAUSES.values()} | {TOKEN, NODE, PROCESSES, HOST_PATH, IMAGE}) - {TPM})
 
 
 # Whole or not at all
@@ -285,6 +218,26 @@ def test_c2_each_clause_has_a_pod_that_only_it_refuses(installed: Plane, agents:
     change(found["spec"])
 
     refused(installed, found, message)
+
+
+@pytest.mark.parametrize("message", CHECKS)
+def test_without_one_check_its_pods_are_taken(installed: Plane, agents: str, message: str) -> None:
+    """No other check refuses them: each is needed, and each of its pods is its alone."""
+    whole = policy("countersign-pod")
+    without = copy.deepcopy(whole)
+    without["spec"]["validations"] = [each for each in whole["spec"]["validations"] if each["message"] != message]
+    assert len(without["spec"]["validations"]) == len(whole["spec"]["validations"]) - 1
+    every = {**CLAUSES, **{name: (HOSTILE[name][0], said) for name, said in ANSWERS.items()}}
+    pods = {name: injected(agents) for name, (_, said) in every.items() if said == message}
+    for name, found in pods.items():
+        every[name][0](found["spec"])
+    apply(installed, [without])
+    try:
+        for name, found in pods.items():
+            until(lambda found=found: not answer_to(installed, found), name)
+    finally:
+        apply(installed, [whole])
+        until(lambda: message in answer_to(installed, next(iter(pods.values()))), "the check is not back")
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
@@ -334,9 +287,7 @@ def test_a_pod_with_very_many_containers_is_judged_in_time(installed: Plane, age
 
 
 def test_the_signer_of_before_an_upgrade_is_taken_and_no_other() -> None:
-    objects = render("injection.formerImages={localhost/countersign:0.0.9}")
-    (policy,) = [each for each in objects if (each["kind"], each["metadata"]["name"]) == (POLICY, "countersign-pod")]
-    rules = policy["spec"]["validations"]
+    rules = policy("countersign-pod", "injection.formerImages={localhost/countersign:0.0.9}")["spec"]["validations"]
     (images,) = [each["expression"] for each in rules if each["message"] == IMAGE]
     assert '["localhost/countersign:0.1.0","localhost/countersign:0.0.9"]' in images
 
@@ -357,224 +308,3 @@ def test_c3_while_the_webhook_is_down_no_pod_of_an_agents_namespace_is_made(inst
         create(installed, opted_out)
     finally:
         installed.kubectl("delete", "mutatingwebhookconfiguration", agents)
-
-
-def answer_to(plane: Plane, found: dict[str, Any]) -> str:
-    """What the API server says against a pod, in a dry run; nothing if it would take it."""
-    try:
-        create(plane, found, "--dry-run=server")
-    except PlaneError as error:
-        return str(error)
-    return ""
-
-
-def until(true: Callable[[], bool], what: str, seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, what
-
-
-# What changes about a pod that runs
-
-
-@pytest.mark.parametrize("which", ["containers", "initContainers"])
-def test_c13_an_image_of_an_agent_is_never_swapped(installed: Plane, agents: str, which: str) -> None:
-    create(installed, injected(agents))
-
-    with pytest.raises(PlaneError, match="images of an agent are immutable"):
-        patch(
-            installed,
-            agents,
-            [{"op": "replace", "path": f"/spec/{which}/0/image", "value": "evil"}],
-            user=DEVELOPER,
-        )
-
-
-def test_c13_somebody_elses_pod_may_change_its_image(installed: Plane, agents: str) -> None:
-    other = pod()
-    other["metadata"]["namespace"] = agents
-    create(installed, other)
-
-    patch(installed, agents, [{"op": "replace", "path": "/spec/containers/0/image", "value": "other"}], user=DEVELOPER)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"labels": {"app": None}}, "labels of an agent's pod may be neither removed nor changed"),
-        ({"labels": {"app": "other"}}, "labels of an agent's pod may be neither removed nor changed"),
-        ({"labels": {"countersign.dev/inject": "disabled"}}, "takes no label of countersign.dev"),
-        ({"annotations": {"countersign.dev/injected": None}}, "countersign.dev/injected is written by Countersign"),
-        ({"annotations": {"countersign.dev/injected": "2"}}, "countersign.dev/injected is written by Countersign"),
-    ],
-)
-@pytest.mark.parametrize("way", [[], ["--subresource=status"]], ids=["itself", "its status"])
-def test_c2_an_agent_keeps_what_it_is_known_by(
-    installed: Plane, agents: str, change: dict[str, Any], message: str, way: list[str]
-) -> None:
-    create(installed, injected(agents))
-
-    with pytest.raises(PlaneError, match=message):
-        patch(installed, agents, {"metadata": change}, *way, user=DEVELOPER)
-
-
-def test_everything_else_about_an_agents_pod_changes_as_ever(installed: Plane, agents: str) -> None:
-    create(installed, injected(agents))
-
-    patch(installed, agents, {"metadata": {"labels": {"new": "label"}, "annotations": {"new": "note"}}}, user=DEVELOPER)
-    patch(installed, agents, {"status": {"phase": "Running"}}, "--subresource=status", user=DEVELOPER)
-    installed.kubectl("delete", "pod", "refund-1", "-n", agents, "--grace-period=0", "--force", f"--as={DEVELOPER}")
-
-
-# Getting into one
-
-
-def debugger(**fields: Any) -> dict[str, Any]:
-    return {"spec": {"ephemeralContainers": [{"name": "debug", "image": "busybox", **fields}]}}
-
-
-@pytest.mark.parametrize(
-    ("words", "subresource"),
-    [
-        (["exec", "refund-1", "--", "id"], "exec"),
-        (["exec", "refund-1", "-c", "countersign-signer", "--", "id"], "exec"),
-        (["attach", "refund-1"], "attach"),
-        (["port-forward", "refund-1", "17080:7080"], "portforward"),
-        (["debug", "refund-1", "--image=busybox"], "ephemeralcontainers"),
-        (["debug", "refund-1", "--image=busybox", "--target=agent"], "ephemeralcontainers"),
-    ],
-    ids=["exec", "exec into the signer", "attach", "port-forward", "debug", "debug --target"],
-)
-def test_c9_getting_into_an_agents_pod_needs_the_verb(
-    installed: Plane, agents: str, words: list[str], subresource: str
-) -> None:
-    create(installed, injected(agents))
-    ready(installed, agents)
-
-    said = f"{DEVELOPER} may not use pods/{subresource} in namespace {agents}: it needs the verb exec on agentinstances"
-    assert said in answer(installed, "-n", agents, f"--as={DEVELOPER}", *words)
-    # Nobody runs the pod, so nothing comes of it; but it is not forbidden.
-    assert "orbidden" not in answer(installed, "-n", agents, f"--as={DEBUGGER}", *words)
-
-
-def answer(plane: Plane, *words: str) -> str:
-    """What kubectl says went wrong, or nothing."""
-    try:
-        plane.kubectl(*words)
-    except PlaneError as error:
-        return str(error)
-    return ""
-
-
-def ready(plane: Plane, namespace: str) -> None:
-    """Say of the pod what a kubelet would: kubectl looks before it asks."""
-    patch(plane, namespace, {"status": {"phase": "Running"}}, "--subresource=status")
-
-
-def test_c9_the_verb_can_be_granted_in_one_namespace(installed: Plane, agents: str) -> None:
-    create(installed, injected(agents))
-    rule = ["--verb=exec", "--resource=agentinstances.countersign.dev"]
-    installed.kubectl("create", "role", "exec", *rule, "-n", agents)
-    installed.kubectl("create", "rolebinding", "exec", "--role=exec", f"--user={DEVELOPER}", "-n", agents)
-
-    patch(installed, agents, debugger(), "--subresource=ephemeralcontainers", user=DEVELOPER)
-
-
-def test_c9_namespaces_without_agents_are_as_they_were(installed: Plane, namespace: str) -> None:
-    installed.kubectl("create", "serviceaccount", "refund-agent", "-n", namespace)
-    other = pod()
-    other["metadata"]["namespace"] = namespace
-    create(installed, other)
-
-    patch(installed, namespace, debugger(), "--subresource=ephemeralcontainers", user=DEVELOPER)
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"targetContainerName": "countersign-signer"},
-        {"securityContext": {"runAsUser": 64174}},
-        {"securityContext": {"privileged": True}},
-        {"volumeMounts": [{"name": "countersign-token", "mountPath": "/t"}]},
-        {"volumeMounts": [{"name": "countersign-trust", "mountPath": "/t"}]},
-    ],
-    ids=["target", "uid", "privileged", "token", "trust"],
-)
-def test_c9_who_may_debug_still_does_not_become_the_signer(
-    installed: Plane, agents: str, fields: dict[str, Any]
-) -> None:
-    create(installed, injected(agents))
-
-    with pytest.raises(PlaneError, match="an ephemeral container may not be the signer's uid"):
-        patch(installed, agents, debugger(**fields), "--subresource=ephemeralcontainers", user=DEBUGGER)
-    patch(installed, agents, debugger(), "--subresource=ephemeralcontainers", user=DEBUGGER)
-
-
-def test_c9_the_guard_can_be_left_to_others() -> None:
-    names = [each["metadata"]["name"] for each in render("guards.exec=false")]
-    assert "countersign-pod-access" not in names
-    assert "countersign-pod-access" in [each["metadata"]["name"] for each in render()]
-
-
-# TPMs, and the namespaces that may have them
-
-
-@pytest.mark.parametrize("kind", ["limits", "requests"])
-def test_a_tpm_is_for_signers_in_any_namespace(installed: Plane, agents: str, kind: str) -> None:
-    thief = pod(containers=[init("thief", resources={kind: {"countersign.dev/tpm": "1"}})])
-    thief["metadata"]["namespace"] = agents
-
-    # Kubernetes wants limits beside requests; requests beside limits it writes by itself.
-    refused(installed, thief, TPM if kind == "limits" else "is invalid")
-
-
-def test_a_tpm_is_given_out_where_the_platform_says_so(installed: Plane, agents: str) -> None:
-    found = injected(agents)
-    create(installed, found, "--dry-run=server")
-
-    label(installed, agents, "countersign.dev/tpm-")
-
-    refused(installed, found, f"{TPM}, in namespaces labelled countersign.dev/tpm: allowed, and {agents} is not")
-    software = pod()
-    software["metadata"]["namespace"] = agents
-    create(installed, patched(software, inject(software, identity(minAssurance="Software"), SETTINGS)))
-
-
-@pytest.mark.parametrize("key", ["scope.countersign.dev/tenant", "countersign.dev/tpm"])
-def test_what_rules_select_by_is_not_the_namespace_editors(installed: Plane, namespace: str, key: str) -> None:
-    said = f"{DEVELOPER} may not relabel"
-    with pytest.raises(PlaneError, match=said):
-        label(installed, namespace, f"{key}=a", user=DEVELOPER)
-    label(installed, namespace, f"{key}=a")
-    with pytest.raises(PlaneError, match=said):
-        label(installed, namespace, f"{key}=b", user=DEVELOPER)
-    with pytest.raises(PlaneError, match=said):
-        label(installed, namespace, f"{key}-", user=DEVELOPER)
-    change = json.dumps({"metadata": {"labels": {key: None}}})
-    where = ["namespace", namespace, "--subresource=status", "--type=merge"]
-    with pytest.raises(PlaneError, match=said):
-        installed.kubectl("patch", *where, "-p", change, f"--as={DEVELOPER}")
-    label(installed, namespace, "other=label", user=DEVELOPER)
-
-    new = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": f"{namespace}-b", "labels": {key: "a"}}}
-    with pytest.raises(PlaneError, match=said):
-        create(installed, new, "--dry-run=server", user=DEVELOPER)
-
-
-def test_c9_a_namespace_takes_part_for_good_unless_the_platform_says_otherwise(installed: Plane, agents: str) -> None:
-    """Else who may edit a Namespace takes the guard off its agents and walks in."""
-    for change in ("countersign.dev/injection-", "countersign.dev/injection=disabled"):
-        with pytest.raises(PlaneError, match=f"{DEVELOPER} may not relabel"):
-            label(installed, agents, change, user=DEVELOPER)
-    label(installed, agents, "countersign.dev/injection-")
-    label(installed, agents, "countersign.dev/injection=enabled", user=DEVELOPER)
-
-
-def test_the_right_to_relabel_is_a_verb(installed: Plane, namespace: str) -> None:
-    rule = ["--verb=label", "--resource=clustertoolpolicies.countersign.dev"]
-    installed.kubectl("create", "clusterrole", f"{namespace}-label", *rule)
-    for role in (f"{namespace}-label", DEVELOPER):
-        binding = ["clusterrolebinding", f"{namespace}-{role}", f"--clusterrole={role}", f"--user={namespace}"]
-        installed.kubectl("create", *binding)
-
-    label(installed, namespace, "scope.countersign.dev/tenant=a", user=namespace)
