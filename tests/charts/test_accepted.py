@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.chart import VALUE_SETS, apply, one, render
 
-from countersign.devcluster import LocalCA
+from countersign.devcluster import LocalCA, PlaneError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from countersign.devcluster import Plane
 
 pytestmark = pytest.mark.plane
@@ -70,3 +72,47 @@ def test_the_policies_deny_and_fail_closed() -> None:
     assert {each["spec"]["policyName"] for each in bindings} == set(policies)
     assert all(each["spec"]["validationActions"] == ["Deny"] for each in bindings)
     assert all(each["spec"]["failurePolicy"] == "Fail" for each in policies.values())
+
+
+def test_with_the_webhook_down_only_a_new_expression_cannot_be_written(installed: Plane, namespace: str) -> None:
+    """A Deny is applicable at any time, also to a policy that has expressions."""
+    found = one(render(), "ValidatingWebhookConfiguration", "countersign")
+    found["metadata"]["name"] = namespace
+    # Nobody listens there, and nobody else's policies are asked about.
+    found["webhooks"] = [each for each in found["webhooks"] if each["name"].startswith("expressions.")]
+    for each in found["webhooks"]:
+        each["clientConfig"] = {"url": "https://127.0.0.1:9/validate"}
+        each["namespaceSelector"] = {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
+    old = {"name": "old", "effect": "Deny", "when": "args.amount > 5"}
+    deny, new = {"name": "stop", "effect": "Deny"}, {"name": "new", "effect": "Deny", "when": "args.amount > 6"}
+
+    def write(*rules: dict[str, Any], name: str = "a") -> None:
+        policy = {"apiVersion": "countersign.dev/v1alpha1", "kind": "ToolPolicy"}
+        policy |= {"metadata": {"name": name, "namespace": namespace}, "spec": {"rules": list(rules)}}
+        installed.kubectl("apply", "-f", "-", data=json.dumps(policy))
+
+    write(old)
+    apply(installed, [found])
+    try:
+        end = time.monotonic() + 30
+        while not refused(write, new, name="probe"):
+            assert time.monotonic() < end, "the webhook was never asked"
+        write(old, deny)
+        write(deny, name="b")
+        assert refused(write, old, new)
+        assert refused(write, deny, new, name="c")
+        write(deny, {**old, "name": "renamed"})
+        write(deny)
+        assert refused(write, deny, old)
+    finally:
+        installed.kubectl("delete", "validatingwebhookconfiguration", namespace)
+
+
+def refused(write: Callable[..., None], *rules: dict[str, Any], name: str = "a") -> bool:
+    try:
+        write(*rules, name=name)
+    except PlaneError as error:
+        if "expressions.countersign.dev" not in str(error):
+            raise
+        return True
+    return False

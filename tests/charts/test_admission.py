@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.chart import SYSTEM, apply, as_list, instance
+from support.chart import MDM, SYSTEM, apply, as_list, instance
 
 from countersign.devcluster import Plane, PlaneError
 
@@ -18,6 +18,7 @@ pytestmark = pytest.mark.plane
 OPERATOR, WEBHOOK, AUTHORITY = (
     f"system:serviceaccount:{SYSTEM}:countersign-{process}" for process in ("operator", "webhook", "authority")
 )
+NODE = f"system:serviceaccount:{SYSTEM}:countersign-node"
 COLLECTOR = "system:serviceaccount:kube-system:generic-garbage-collector"
 # May write everything of ours, has neither of the two verbs.
 WRITER, APPROVER, LOWERER = "chart-test-writer", "chart-test-approver", "chart-test-lowerer"
@@ -37,7 +38,7 @@ def people(installed: Plane) -> Iterator[None]:
     for name, rules in roles.items():
         head = {"apiVersion": f"{rbac}/v1", "metadata": {"name": name}}
         also = [] if name == WRITER else [{"apiGroup": rbac, "kind": "User", "name": name}]
-        users = [WRITER, APPROVER, LOWERER] if name == WRITER else []
+        users = [WRITER, APPROVER, LOWERER, MDM, NODE] if name == WRITER else []
         subjects = also or [{"apiGroup": rbac, "kind": "User", "name": user} for user in users]
         objects.append({**head, "kind": "ClusterRole", "rules": rules})
         ref = {"apiGroup": rbac, "kind": "ClusterRole", "name": name}
@@ -177,6 +178,93 @@ def test_approve_can_be_granted_for_one_device(installed: Plane, name: str) -> N
     create(installed, device(name, "Approved"), name)
     with pytest.raises(PlaneError, match=f"{name} may not approve devices"):
         create(installed, device(f"{name}-b", "Approved"), name)
+
+
+def laptop(name: str) -> dict[str, Any]:
+    found = device(name, "Pending")
+    found["spec"]["binding"] = {"type": "Users", "users": ["ana@example.com"]}
+    return found
+
+
+def test_the_users_of_an_approved_device_are_part_of_what_was_approved(installed: Plane, name: str) -> None:
+    found = laptop(name)
+    more = {"spec": {"binding": {"users": ["ana@example.com", "eve@example.com"]}}}
+    create(installed, found, WRITER)
+    patch(installed, found, more, WRITER)
+    patch(installed, found, {"spec": {"state": "Approved"}}, APPROVER)
+
+    with pytest.raises(PlaneError, match=f"{WRITER} may not change the users of an approved device"):
+        patch(installed, found, {"spec": {"binding": {"users": ["eve@example.com"]}}}, WRITER)
+    patch(installed, found, {"spec": {"owner": "platform"}}, WRITER)
+    patch(installed, found, {"spec": {"binding": {"users": ["ana@example.com"]}}}, APPROVER)
+
+
+# May write status of Devices, as the MDM may, and each speaks for one source.
+
+
+def facts(plane: Plane, name: str, *entries: tuple[str, str, str], user: str) -> None:
+    """Write all facts of a Device anew, as ``user``: name, value and source of each."""
+    seen = "2026-11-24T11:00:00Z"
+    listed = [{"name": fact, "value": value, "source": source, "observedTime": seen} for fact, value, source in entries]
+    change = json.dumps({"status": {"facts": listed}})
+    plane.kubectl("patch", "device", name, "--subresource=status", "--type=merge", "-p", change, f"--as={user}")
+
+
+DISK, PATCHED = ("disk-encryption", "on", "node"), ("patched", "yes", "mdm")
+
+
+def test_each_source_writes_its_own_facts(installed: Plane, name: str) -> None:
+    create(installed, device(name, "Pending"))
+    facts(installed, name, DISK, user=NODE)
+    facts(installed, name, DISK, PATCHED, user=MDM)
+    facts(installed, name, ("disk-encryption", "off", "node"), PATCHED, user=NODE)
+    facts(installed, name, PATCHED, user=NODE)
+    facts(installed, name, user=MDM)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        (DISK, ("patched", "no", "mdm")),
+        (DISK,),
+        (DISK, PATCHED, ("jailbroken", "no", "mdm")),
+    ],
+    ids=["another's value", "without another's", "one more of another's"],
+)
+def test_a_source_speaks_for_no_other(installed: Plane, name: str, entries: tuple[Any, ...]) -> None:
+    create(installed, device(name, "Pending"))
+    facts(installed, name, DISK, user=NODE)
+    facts(installed, name, DISK, PATCHED, user=MDM)
+
+    with pytest.raises(PlaneError, match="source must be node"):
+        facts(installed, name, *entries, user=NODE)
+
+
+def test_a_fact_of_the_node_is_the_nodes(installed: Plane, name: str) -> None:
+    create(installed, device(name, "Pending"))
+    with pytest.raises(PlaneError, match="source must be mdm"):
+        facts(installed, name, DISK, user=MDM)
+
+
+@pytest.mark.parametrize("user", [WRITER, AUTHORITY])
+def test_who_speaks_for_no_source_writes_no_facts(installed: Plane, name: str, user: str) -> None:
+    create(installed, device(name, "Pending"))
+    facts(installed, name, PATCHED, user=MDM)
+    for entries in ((PATCHED, DISK), ()):
+        with pytest.raises(PlaneError, match=f"{user} may not write facts"):
+            facts(installed, name, *entries, user=user)
+    # The rest of the status is not its affair.
+    change = json.dumps({"status": {"model": "SLB9670"}})
+    installed.kubectl("patch", "device", name, "--subresource=status", "--type=merge", "-p", change, f"--as={user}")
+
+
+def test_a_device_with_as_many_facts_as_there_may_be_is_judged_in_time(installed: Plane, name: str) -> None:
+    create(installed, device(name, "Pending"))
+    many = [(f"{'x' * 50}-{number}", "y" * 256, "mdm") for number in range(64)]
+    facts(installed, name, *many, user=MDM)
+    facts(installed, name, *((fact, "z" * 256, source) for fact, _, source in many), user=MDM)
+    with pytest.raises(PlaneError, match=f"{WRITER} may not write facts"):
+        facts(installed, name, *many, user=WRITER)
 
 
 # -- ToolServer -----------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from countersign.api import KINDS
 from countersign.authority.settings import load as load_authority
 from countersign.controller.settings import load as load_operator
 from countersign.demo.machine import _FROM_CHART
+from countersign.kube.injection import InjectionSettings
 from countersign_webhook.admission.kinds import KINDS as JUDGED
 from countersign_webhook.settings import load as load_webhook
 
@@ -46,6 +47,13 @@ def test_lints_strictly(values: tuple[str, ...]) -> None:
         "audiences[0].prefix=https://tools.example.com",
         "crds.enabled=maybe",
         "networkPolicy.podCIDRs={everything}",
+        "injection.formerImages=localhost/countersign:0.0.9",
+        "injection.formerImages={not an image}",
+        "injection.image=localhost/countersign:0.0.9",
+        "guards.exec=perhaps",
+        "guards.attach=true",
+        "factSources.mdm=node",
+        "factSources.mdm=",
     ],
 )
 def test_a_value_that_is_not_known_or_not_possible_is_refused(value: str) -> None:
@@ -90,8 +98,9 @@ def test_a_url_stands_in_the_place_of_the_service() -> None:
 
 
 def test_validation_is_asked_for_exactly_the_kinds_that_the_webhook_judges() -> None:
-    rules = one(render(), "ValidatingWebhookConfiguration", "countersign")["webhooks"][0]["rules"]
-    assert rules[0]["resources"] == sorted(PLURALS[kind] for kind in JUDGED)
+    webhooks = one(render(), "ValidatingWebhookConfiguration", "countersign")["webhooks"]
+    asked = [resource for webhook in webhooks for rule in webhook["rules"] for resource in rule["resources"]]
+    assert sorted(asked) == sorted(PLURALS[kind] for kind in JUDGED)
 
 
 @pytest.mark.parametrize("values", VALUE_SETS.values(), ids=VALUE_SETS)
@@ -150,7 +159,10 @@ def assert_ports(objects: list[dict[str, Any]], process: str, container: dict[st
 
 def test_the_processes_are_told_the_same_about_each_other(tmp_path: Path) -> None:
     objects = render(
-        "clusterName=prod-eu", "audiences[0].prefix=https://a.example/", "audiences[0].namespaces={billing}"
+        "clusterName=prod-eu",
+        "audiences[0].prefix=https://a.example/",
+        "audiences[0].namespaces={billing}",
+        "injection.formerImages={localhost/countersign:0.0.9}",
     )
     read = {}
     for process, load in LOADERS.items():
@@ -164,10 +176,22 @@ def test_the_processes_are_told_the_same_about_each_other(tmp_path: Path) -> Non
     assert f"countersign-authority.{SYSTEM}.svc" in operator.authority_names
     assert operator.grants == webhook.grants == (("https://a.example/", ("billing",)),)
     assert {each.cluster for each in read.values()} == {"prod-eu"}
-    assert (webhook.injection.image, webhook.injection.version) == (
-        authority.injection.image,
-        authority.injection.version,
+    assert webhook.injection.model_dump() == authority.injection.model_dump()
+    assert operator.signer == InjectionSettings(
+        webhook.injection.image, webhook.injection.version, webhook.token_audience
     )
+    assert authority.injection.former_images == ("localhost/countersign:0.0.9",)
+
+
+def test_another_image_is_another_version_of_what_is_injected() -> None:
+    """By the version that a pod says, the operator knows which image it was given."""
+    said = {
+        yaml.safe_load(one(render(*values), "ConfigMap", "countersign-operator-")["data"]["operator.yaml"])[
+            "injection"
+        ]["version"]
+        for values in ((), ("image.tag=next",), ("image.repository=localhost/other",))
+    }
+    assert len(said) == 3
 
 
 def test_another_setting_is_another_configmap_and_so_a_new_pod() -> None:
@@ -179,7 +203,7 @@ def test_another_setting_is_another_configmap_and_so_a_new_pod() -> None:
 
 
 @pytest.mark.parametrize("process", LOADERS)
-def test_no_process_has_more_of_its_node_than_it_needs(process: str) -> None:
+def test_e8_no_process_has_more_of_its_node_than_it_needs(process: str) -> None:
     pod = one(render(), "Deployment", f"countersign-{process}")["spec"]["template"]["spec"]
     security = pod["securityContext"]
     assert (security["runAsNonRoot"], security["seccompProfile"]) == (True, {"type": "RuntimeDefault"})

@@ -21,13 +21,23 @@ pytestmark = pytest.mark.plane
 OURS = tuple(kind.names.plural for kind in KINDS)
 READ = ("get", "list", "watch")
 WRITE = (*READ, "create", "update", "patch", "delete")
-VERBS = (*WRITE, "deletecollection", "approve", "lower")
+VERBS = (*WRITE, "deletecollection", "approve", "lower", "exec", "label")
 KNOWN: dict[str, str] = {
     **dict.fromkeys(OURS, "countersign.dev"),
     **{f"{plural}/status": "countersign.dev" for plural in OURS},
     **dict.fromkeys(("agenttasks", "toolapprovals"), "countersign.dev"),
     **dict.fromkeys(("namespaces", "nodes", "pods", "serviceaccounts", "secrets", "configmaps", "events", "users"), ""),
-    **dict.fromkeys(("pods/exec", "pods/ephemeralcontainers", "serviceaccounts/token", "nodes/proxy"), ""),
+    **dict.fromkeys(
+        (
+            "pods/exec",
+            "pods/attach",
+            "pods/portforward",
+            "pods/ephemeralcontainers",
+            "serviceaccounts/token",
+            "nodes/proxy",
+        ),
+        "",
+    ),
     "deployments": "apps",
     "leases": "coordination.k8s.io",
     "clusterroles": "rbac.authorization.k8s.io",

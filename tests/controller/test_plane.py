@@ -362,6 +362,43 @@ def test_a_deleted_agent_revokes_and_a_deleted_pod_ends(cluster: Cluster, agents
     )
 
 
+@pytest.mark.parametrize(
+    ("change", "way"),
+    [
+        ({"metadata": {"labels": {"countersign.dev/inject": "disabled"}}}, []),
+        ({"spec": {"ephemeralContainers": [{"name": "debug", "image": "x"}]}}, ["--subresource=ephemeralcontainers"]),
+    ],
+    ids=["opted out", "debugged"],
+)
+def test_c2_c9_a_pod_that_leaves_its_shape_revokes_its_instance_within_seconds(
+    cluster: Cluster, agents: str, change: dict[str, Any], way: list[str]
+) -> None:
+    name = enrol(cluster, agents)
+    cluster.becomes("Ready", "agentinstance", name, agents)
+
+    cluster.plane.kubectl("patch", "pod", "agent", "-n", agents, *way, "-p", json.dumps(change))
+
+    cluster.becomes("PodChanged", "agentinstance", name, agents, "Revoked")
+    assert cluster.plane.get("agentinstance", name, "-n", agents)["spec"]["state"] == "Revoked"
+    until(lambda: "Revoked" in cluster.events(name, agents), lambda: cluster.events(name, agents))
+
+
+def test_a_pod_that_cannot_be_injected_has_an_event_that_says_why(cluster: Cluster, agents: str) -> None:
+    meta = {"name": "sharing", "namespace": agents, "labels": {"app": "agent"}}
+    spec = {
+        "serviceAccountName": "agent",
+        "shareProcessNamespace": True,
+        "containers": [{"name": "agent", "image": "agent"}],
+    }
+    cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
+
+    until(lambda: "NotInjected" in cluster.events("sharing", agents), lambda: cluster.events("sharing", agents))
+    found = cluster.plane.get("events.events.k8s.io", "-n", agents)["items"]
+    notes = [one["note"] for one in found if one["regarding"]["name"] == "sharing"]
+    assert notes == ["AgentIdentity agent selects this pod, which has no signer: shareProcessNamespace is set"]
+    cluster.becomes("NotInjected", "agentidentity", "agent", agents)
+
+
 def test_an_approval_is_an_event(cluster: Cluster, agents: str) -> None:
     binding = {"type": "Node", "node": {"name": f"{agents}-2"}}
     spec = {"poolRef": {"name": agents}, "ek": {"publicKeySHA256": f"sha256:{'c' * 64}"}, "binding": binding}

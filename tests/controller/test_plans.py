@@ -32,6 +32,7 @@ from countersign.controller.policies import plan_policy
 from countersign.controller.pools import device_news, plan_pool
 from countersign.controller.servers import Audiences, plan_server
 from countersign.controller.view import View
+from countersign.kube.injection import InjectionSettings
 from countersign.policy import policy_digest
 
 AUDIENCES = Audiences("https://countersign.example.com", None)
@@ -63,6 +64,15 @@ def notices(plan: Any) -> list[tuple[str, str, str]]:
 # AgentIdentity
 
 OTHER = identity("other-agent")
+
+
+def sharing(**more: Any) -> dict[str, Any]:
+    """A pod that nobody can inject."""
+    made = pod(signer=False, **more)
+    made["spec"]["shareProcessNamespace"] = True
+    return made
+
+
 PLATFORM: list[dict[str, Any]] = [cluster.namespace(), issuer(), account()]
 
 
@@ -113,6 +123,7 @@ PLATFORM: list[dict[str, Any]] = [cluster.namespace(), issuer(), account()]
             ("False", "NotInjected"),
             "not labelled",
         ),
+        ([*PLATFORM, sharing()], ("False", "NotInjected"), "refund-1; shareProcessNamespace is set"),
         ([*PLATFORM, pod(signer=False, labels={"countersign.dev/inject": "disabled"})], ("True", "Ready"), ""),
         ([*PLATFORM, pod(signer=False, status={"phase": "Succeeded"})], ("True", "Ready"), ""),
         ([*PLATFORM, pod(signer=False, where="elsewhere")], ("True", "Ready"), ""),
@@ -186,6 +197,15 @@ def test_a_new_pod_is_spoken_of(
 
     assert plan.status is None
     assert notices(plan) == expected
+
+
+def test_a_pod_that_cannot_be_injected_is_told_why() -> None:
+    own = sharing(creationTimestamp="2026-11-24T11:59:30Z")
+
+    (notice,) = plan_pod(own, view(own, identity(), *PLATFORM), NOW).notices
+
+    assert (notice.regarding, notice.type, notice.reason) == (own, "Warning", "NotInjected")
+    assert notice.note.endswith("which has no signer: shareProcessNamespace is set")
 
 
 # DevicePool and Device
@@ -345,7 +365,8 @@ AGENTS = {"subjects": {"agents": [{"name": "refund-agent"}]}}
             ("True", "ResolvedRefs"),
         ),
         ([rule(subjects={"agents": [{"name": "gone"}]})], ("True", "Accepted"), ("False", "RefNotFound")),
-        ([rule(when="true")], ("False", "InvalidExpression"), ("True", "ResolvedRefs")),
+        ([rule(when="args.amount > 5")], ("True", "Accepted"), ("True", "ResolvedRefs")),
+        ([rule(when="args.amount")], ("False", "InvalidExpression"), ("True", "ResolvedRefs")),
         ([rule(effect="RequireApproval", approval={})], ("False", "UnknownField"), ("True", "ResolvedRefs")),
     ],
 )
@@ -361,6 +382,15 @@ def test_a_policy_says_what_is_not_understood_and_what_is_missing(
     assert plan.status is not None
     assert plan.status["digest"] == policy_digest(own)
     assert plan.status["rules"] == 1
+
+
+def test_the_place_of_a_fault_in_an_expression_is_in_the_message() -> None:
+    own = policy(rule("fine", when="args.amount > 5"), rule("odd", when="true && user.nmae == 'x'"))
+
+    plan = plan_policy(own, view(own), NOW)
+
+    assert "odd; rule odd: 1:13: undeclared reference to 'user.nmae'" in message(plan, "Accepted")
+    assert ("ToolPolicy", "Warning", "InvalidExpression") in notices(plan)
 
 
 def test_what_a_policy_names_is_named_in_the_message() -> None:
@@ -484,6 +514,58 @@ def test_an_instance_is_revoked_when_what_it_hangs_on_is_gone(
     assert condition(plan) == ("False", "Revoked")
     assert condition(plan, "Revoked") == ("True", reason)
     assert notices(plan) == [("AgentInstance", "Warning", "Revoked")]
+
+
+def signed(image: str, version: str = "1") -> dict[str, Any]:
+    made = pod(annotations={"countersign.dev/injected": version})
+    made["spec"]["initContainers"][0]["image"] = image
+    return made
+
+
+def pulled(digest: str) -> dict[str, Any]:
+    ran = {"containerStatuses": [{"name": "agent", "imageID": f"registry.example/agent@sha256:{digest * 64}"}]}
+    return pod(status={"phase": "Running", **ready(), **ran})
+
+
+RELEASE = InjectionSettings(image="countersign:1", version="1")
+RECORDED = {"pod": {"name": "refund-1", "uid": "uid-refund-1", "imageDigests": [f"sha256:{'a' * 64}"]}}
+
+
+@pytest.mark.parametrize(
+    ("own_pod", "own_identity", "spec", "said"),
+    [
+        (signed("evil"), {}, {}, "its signer has another image than it was given"),
+        (pulled("b"), {}, RECORDED, "container agent has another image than when it enrolled"),
+        (pod(labels={"app": "other"}), {"podSelector": {"matchLabels": {"app": "refund-agent"}}}, {}, "its labels"),
+        (pod(labels={"countersign.dev/inject": "disabled"}), {}, {}, "its labels no longer make it this agent"),
+    ],
+    ids=["signer", "another image of the same tag", "labels", "opted out"],
+)
+def test_c2_c13_a_pod_that_leaves_its_shape_ends_its_instance(
+    own_pod: dict[str, Any], own_identity: dict[str, Any], spec: dict[str, Any], said: str
+) -> None:
+    own = instance(**spec)
+
+    plan = plan_instance(own, view(own, device(), own_pod, identity(**own_identity)), NOW, RELEASE)
+
+    assert plan.revoke is not None
+    assert plan.revoke.startswith(f"PodChanged: pod refund-1: {said}")
+
+
+@pytest.mark.parametrize(
+    ("own_pod", "spec"),
+    [
+        (signed("countersign:1"), {}),
+        (signed("countersign:0", version="0"), {}),
+        (pulled("a"), RECORDED),
+        (pulled("b"), {}),
+    ],
+    ids=["of this release", "of the release before", "the image it had", "nothing recorded"],
+)
+def test_an_upgrade_or_a_restart_ends_nobody(own_pod: dict[str, Any], spec: dict[str, Any]) -> None:
+    own = instance(**spec)
+
+    assert plan_instance(own, view(own, device(), own_pod, identity()), NOW, RELEASE).revoke is None
 
 
 def test_the_reason_of_a_revocation_stays_and_is_told_once() -> None:

@@ -120,7 +120,7 @@ def test_a_new_ca_is_published_ten_minutes_before_it_signs(clock: FakeClock) -> 
     assert promoted["ca.crt"].count(b"BEGIN") == 2
 
 
-def test_for_years_every_client_told_ten_minutes_ago_accepts_what_is_served_now(clock: FakeClock) -> None:
+def test_e5_for_years_every_client_told_ten_minutes_ago_accepts_what_is_served_now(clock: FakeClock) -> None:
     ca: Members = {}
     serving: Members = {}
     told: list[tuple[datetime, bytes]] = []

@@ -80,7 +80,9 @@ def test_after_a_long_absence_there_is_a_key_at_once(clock: FakeClock) -> None:
     assert key.use_from == seconds(clock)
 
 
-def test_the_front_door_always_has_a_key_that_was_published_for_ten_minutes(clock: FakeClock, tmp_path: Path) -> None:
+def test_e5_the_front_door_always_has_a_key_that_was_published_for_ten_minutes(
+    clock: FakeClock, tmp_path: Path
+) -> None:
     keys: tuple[TokenKey, ...] = ()
     published: dict[str, int] = {}
     front = TokenKeys(tmp_path)

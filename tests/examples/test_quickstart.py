@@ -185,3 +185,4 @@ def test_the_demo_finds_what_it_needs(tmp_path: Path) -> None:
     assert pod["metadata"]["labels"].items() >= one("AgentIdentity")["spec"]["podSelector"]["matchLabels"].items()
     assert pod["spec"]["automountServiceAccountToken"] is False
     assert one("Namespace")["metadata"]["labels"]["countersign.dev/injection"] == "enabled"
+    assert one("Namespace")["metadata"]["labels"]["countersign.dev/tpm"] == "allowed"

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from kube.given import OPTED_IN, SETTINGS, identity, pod
 from support.jsonpatch import patched
 
-from countersign.kube.injection import InjectionSettings, inject, injection_faults, select_identities
+from countersign.kube import faults
+from countersign.kube.injection import InjectionSettings, hindrances, inject, injection_faults, select_identities
 
 DATA = Path(__file__).parents[1] / "data" / "pods"
 CASES = sorted(path for path in DATA.glob("*.yaml") if not path.stem.endswith(".injected"))
@@ -36,10 +37,11 @@ def test_a_golden_pod(path: Path, request: pytest.FixtureRequest) -> None:
     assert (before, owner) == untouched
     assert inject(after, owner, SETTINGS) == []
     assert injection_faults(after, owner, SETTINGS) == []
+    assert hindrances(before, owner, SETTINGS) == hindrances(after, owner, SETTINGS) == []
 
 
 def test_there_are_golden_pods() -> None:
-    assert len(CASES) >= 4
+    assert len(CASES) >= 12
 
 
 # Any pod
@@ -143,6 +145,82 @@ def test_a_pod_that_brings_its_own_signer_is_left_alone() -> None:
 
     assert inject(pod(), own, SETTINGS) == []
     assert injection_faults(pod(), own, SETTINGS) == []
+
+
+# Pods that no patch makes an agent's
+
+
+def mounting(volume: str) -> dict[str, Any]:
+    return {"name": "agent", "image": "x", "volumeMounts": [{"name": volume, "mountPath": "/t"}]}
+
+
+OURS = {"serviceAccountToken": {"audience": "countersign.dev", "path": "t"}}
+HINDERED: dict[str, tuple[dict[str, Any], str]] = {
+    "hostNetwork": ({"hostNetwork": True}, "hostNetwork is set"),
+    "hostPID": ({"hostPID": True}, "hostPID is set"),
+    "hostIPC": ({"hostIPC": True}, "hostIPC is set"),
+    "shareProcessNamespace": ({"shareProcessNamespace": True}, "shareProcessNamespace is set"),
+    "our name": (
+        {"containers": [{"name": "agent", "image": "x"}, {"name": "countersign-signer", "image": "x"}]},
+        "a container is called countersign-signer, as the signer would be",
+    ),
+    "our uid": ({"securityContext": {"runAsUser": 64174}}, "container agent runs as the signer's uid"),
+    "privileged": (
+        {"containers": [{"name": "agent", "image": "x", "securityContext": {"privileged": True}}]},
+        "container agent is privileged",
+    ),
+    "our volume": ({"containers": [mounting("countersign-token")]}, "container agent mounts countersign-token"),
+    "our audience": (
+        {"volumes": [{"name": "mine", "projected": {"sources": [OURS]}}]},
+        "volume mine holds a token for the signer's audience too",
+    ),
+    "a TPM": (
+        {"containers": [{"name": "agent", "image": "x", "resources": {"limits": {"countersign.dev/tpm": "1"}}}]},
+        "container agent asks for countersign.dev/tpm",
+    ),
+    "hostPath": ({"volumes": [{"name": "node", "hostPath": {"path": "/"}}]}, "volume node is a hostPath"),
+    "Windows": ({"os": {"name": "windows"}}, "it runs on Windows"),
+}
+
+
+@pytest.mark.parametrize("name", HINDERED)
+def test_a_pod_that_would_be_refused_when_it_enrols_says_why(name: str) -> None:
+    spec, phrase = HINDERED[name]
+
+    assert hindrances(pod(**spec), identity(), SETTINGS) == [phrase]
+
+
+def test_a_static_pod_is_its_nodes_alone() -> None:
+    mirror = pod()
+    mirror["metadata"]["annotations"] = {"kubernetes.io/config.mirror": "1"}
+
+    assert hindrances(mirror, identity(), SETTINGS) == ["it is a static pod of its node"]
+
+
+@pytest.mark.parametrize("look", faults.HINDRANCES, ids=lambda look: look.__name__)
+def test_each_hindrance_is_looked_for(look: Any) -> None:
+    looks = [one for one in faults.HINDRANCES if one is not look]
+
+    assert [
+        name for name, (spec, _) in HINDERED.items() if not hindrances(pod(**spec), identity(), SETTINGS, looks=looks)
+    ]
+
+
+@settings(max_examples=200, deadline=None)
+@given(specs, annotations, identities, st.sampled_from(sorted(HINDERED)))
+def test_whatever_is_not_hindered_is_an_agents_once_patched(
+    spec: dict[str, Any], notes: dict[str, str] | None, owner: dict[str, Any], name: str
+) -> None:
+    """What is left alone and what the authority would refuse are the same pods."""
+    before = {"metadata": {"name": "x", "annotations": notes}, "spec": {**spec, **HINDERED[name][0]}}
+
+    assert hindrances(before, owner, SETTINGS)
+    if name not in ("our name", "Windows"):
+        assert injection_faults(patched(before, inject(before, owner, SETTINGS)), owner, SETTINGS)
+
+
+def test_a_pod_that_brings_its_own_signer_is_hindered_by_nothing() -> None:
+    assert hindrances(pod(hostNetwork=True), identity(signer={"injection": "None"}), SETTINGS) == []
 
 
 # Which identity

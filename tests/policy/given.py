@@ -19,7 +19,7 @@ from countersign.policy import (
     Question,
     RuleSet,
 )
-from countersign.policy.task import read_time
+from countersign.policy.times import read_time
 
 DATA = Path(__file__).parent.parent / "data" / "policy"
 GRANTS = [("https://tools.example.com", ["billing"]), ("https://api.github.example.com", ["tools"])]
@@ -100,4 +100,4 @@ def rules_of(given: dict[str, Any], seed: int = 0) -> RuleSet:
 
 
 def servers_of(given: dict[str, Any]) -> Catalogue:
-    return Catalogue.build(given["toolServers"], GRANTS)
+    return Catalogue.build(given["toolServers"], GRANTS, pins_observed=True)

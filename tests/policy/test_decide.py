@@ -103,7 +103,12 @@ UNKNOWN_PARTS: list[dict[str, Any]] = [
     {"arguments": []},
     {"arguments": None},
     {"arguments": [{"pointer": "/charge", "type": "Number"}]},
-    {"when": "true"},
+    {"when": "args.charge"},
+    {"when": "user.nmae == 'x'"},
+    {"when": "true &&"},
+    {"when": "true || " + "true || " * 200 + "true"},
+    {"when": ""},
+    {"when": 7},
 ]
 
 
@@ -129,7 +134,7 @@ def test_a_part_that_cannot_be_read_is_undecided(part: dict[str, Any]) -> None:
         {"name": "x", "effect": "Deny", "unless": {}},
         {"name": "x", "effect": "RequireApproval", "tools": STRIPE},
         {"name": "x", "effect": "RequireApproval", "tools": STRIPE, "approval": {}},
-        {"name": "x", "effect": "RequireApproval", "tools": STRIPE, "approval": {"groups": ["finance"]}},
+        {"name": "x", "effect": "RequireApproval", "tools": STRIPE, "approval": {"groups": []}},
         {"name": "x", "effect": "RequireApproval", "approval": {"groups": ["finance"]}},
     ],
 )

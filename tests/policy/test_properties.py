@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from policy.given import load, question, servers_of
 
 from countersign.errors import CODES
-from countersign.policy import Decision, RuleSet, decide, listable, names_server
+from countersign.policy import Decision, RuleSet, decide, explain, listable, names_server
 from countersign.policy.decide import judged
 from countersign.policy.facts import CallFacts
+from countersign.wire import parse_json
 
 if TYPE_CHECKING:
     import random
@@ -63,7 +64,20 @@ PARTS: dict[str, Any] = {
         [{"clusters": ["prod-eu"]}, {"sources": ["Run"]}, {"minKeyTier": "TPM"}, {"minKeyTier": "Gold"}]
     ),
     "arguments": st.lists(ARGUMENT, min_size=1, max_size=2),
-    "when": st.just("true"),
+    "when": st.sampled_from(
+        [
+            "true",
+            "false",
+            "args.charge == 'ch_1'",
+            "args.amount > 5",
+            "args.amount > 5 || true",
+            "args.charge",
+            "user.name == 'bent@example.com'",
+            "[1, 2, 3].all(x, x > 0) && call.tool == 'create_refund'",
+            "1 / 0 == 1",
+            "no such thing",
+        ]
+    ),
     "argumants": st.just([1]),
 }
 
@@ -109,6 +123,11 @@ def test_one_more_deny_never_allows(policies: list[Any], more: dict[str, Any]) -
 @given(st.lists(policy(["Deny", "RequireApproval", "Perhaps"]), max_size=4))
 def test_without_an_allow_rule_nothing_is_allowed(policies: list[Any]) -> None:
     assert not answer(policies).allowed
+
+
+@quick
+@given(st.lists(policy(["Deny", "Perhaps"]), max_size=4))
+def test_without_a_rule_that_grants_nothing_is_listed(policies: list[Any]) -> None:
     assert listable(ASKED, RuleSet.compile(policies), SERVERS) == ()
 
 
@@ -139,6 +158,51 @@ def test_the_index_finds_what_a_walk_over_all_rules_finds(policies: list[Any]) -
                 if value is not False:
                     walked.add((id(one), id(each), value))
     assert found == walked
+
+
+@quick
+@given(st.lists(ANY, max_size=4))
+def test_explain_agrees_with_decide(policies: list[Any]) -> None:
+    rules = RuleSet.compile(policies)
+    found, views = decide(ASKED, rules, SERVERS), explain(ASKED, rules, SERVERS)
+    said = {(view.mark.effect, view.value) for view in views if view.enforced}
+    asking = ("RequireApproval", True)
+    if ("Deny", True) in said:
+        expected = "policy.denied"
+    elif said & {("Deny", None), ("RequireApproval", None)}:
+        expected = "policy.undecided"
+    elif asking in said:
+        expected = "approval.required"
+    else:
+        expected = "policy.allowed" if ("Allow", True) in said else "policy.default_deny"
+    assert found.code == expected
+    marks = {(view.mark.policy, view.mark.rule) for view in views if view.value is not False}
+    assert {(mark.policy, mark.rule) for mark in (*found.settled, *found.audit)} <= marks
+
+
+@quick
+@given(st.lists(ANY, max_size=3))
+def test_an_audit_policy_changes_no_outcome(policies: list[Any]) -> None:
+    recorded = [{**one, "spec": {**one["spec"], "mode": "Audit"}} for one in policies]
+    allow = {"name": "r", "effect": "Allow", "tools": [{"server": {"name": "stripe"}}], "when": "args.charge == 'ch_1'"}
+    plain = {"kind": "ToolPolicy", "metadata": {"namespace": "billing", "name": "z"}, "spec": {"rules": [allow]}}
+    assert replace(answer([*recorded, plain]), audit=()) == answer([plain])
+
+
+ENCODINGS = ["5", "5.0", "5e0", "50e-1", "0.5e1"]
+
+
+@quick
+@given(
+    st.lists(ANY, max_size=4), st.sampled_from(ENCODINGS), st.sampled_from(['"ch_1"', '"\\u0063h_1"', '"ch\\u005f1"'])
+)
+def test_an_equivalent_encoding_of_a_call_changes_nothing(policies: list[Any], number: str, word: str) -> None:
+    plain = parse_json(b'{"amount":5,"charge":"ch_1"}')
+    other = parse_json(f' {{ "charge" : {word},\n"amount":{number}}}'.encode())
+    rules = RuleSet.compile(policies)
+    assert decide(replace(ASKED, arguments=other), rules, SERVERS) == decide(
+        replace(ASKED, arguments=plain), rules, SERVERS
+    )
 
 
 @quick

@@ -240,6 +240,37 @@ async def test_a_renewal_that_fails_leaves_the_identity_in_use_until_it_ends(rin
     assert caught.value.code == "attest.device_denied"
 
 
+async def test_e4_an_authority_that_is_away_for_less_than_the_rest_of_a_life_stops_no_call(ring: Ring) -> None:
+    """Twenty attempts are about 15 of the 20 minutes that are left at two thirds of an hour."""
+    ring.authority.problems = [None, *[Unavailable("attest.unavailable")] * 20]
+    ring.start()
+    await ring.naps.next()
+    for _ in range(21):
+        assert ring.keyring.current().instance == INSTANCE
+        await ring.naps.after()
+
+    assert ring.keyring.problem is None
+    assert ring.keyring.renewals == 2
+
+
+async def test_e4_an_authority_that_is_away_for_longer_ends_the_identity_and_says_so(ring: Ring) -> None:
+    ring.authority.problems = [None, *[Unavailable("attest.unavailable")] * 40]
+    ring.start()
+    await ring.naps.next()
+    end = ring.keyring.current().not_after
+    while ring.clock.now() < end:
+        await ring.naps.after()
+
+    with pytest.raises(Unavailable) as caught:
+        ring.keyring.current()
+
+    assert caught.value.code == "attest.unavailable"
+    while ring.authority.problems:
+        await ring.naps.after()
+    await ring.naps.after()
+    assert ring.keyring.current().instance == INSTANCE
+
+
 @pytest.mark.parametrize("life", [timedelta(seconds=4), timedelta(seconds=1)])
 async def test_a_certificate_that_is_not_valid_now_is_not_used_and_not_asked_for_in_a_hurry(
     ring: Ring, life: timedelta

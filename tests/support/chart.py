@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 CHART = Path(__file__).parents[2] / "charts" / "countersign"
 SYSTEM = "countersign-chart-test"
+# Who is told to write facts about Devices where the chart is installed for tests.
+MDM = "chart-test-mdm"
+FACTS = (f"factSources.{MDM}=mdm",)
 DEMO = ("webhook.url=https://127.0.0.1:9443", "image.pullPolicy=Never")
 # Every template's other branch is in one of these.
 VALUE_SETS: dict[str, tuple[str, ...]] = {
@@ -43,6 +46,9 @@ VALUE_SETS: dict[str, tuple[str, ...]] = {
         "networkPolicy.podCIDRs={10.0.0.0/8,fd00::/8}",
         "nodeSelector.disk=ssd",
         "tolerations[0].operator=Exists",
+        "injection.formerImages={localhost/countersign:0.0.9}",
+        "guards.exec=false",
+        *FACTS,
     ),
 }
 

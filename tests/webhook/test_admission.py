@@ -162,6 +162,58 @@ async def test_a_pod_that_two_identities_select_gets_neither_and_a_warning(world
     assert "refund-agent, second" in response["warnings"][0]
 
 
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ({"hostNetwork": True}, "hostNetwork is set"),
+        ({"shareProcessNamespace": True}, "shareProcessNamespace is set"),
+        ({"containers": [{"name": "countersign-signer", "image": "x"}]}, "a container is called countersign-signer"),
+    ],
+)
+async def test_a_pod_that_cannot_be_injected_is_left_alone_with_a_warning(
+    world: World, spec: dict[str, Any], why: str
+) -> None:
+    opt_in(world)
+
+    response = await ask(world, "/mutate-pods", review(pod(**spec)))
+
+    assert (response["allowed"], "patch" in response) == (True, False)
+    (warning,) = response["warnings"]
+    assert warning.startswith(f"this pod gets no signer and no identity (NotInjected): {why}")
+
+
+@pytest.mark.parametrize(("port", "warned"), [(7080, True), (7081, True), (7082, False)])
+async def test_a_container_that_listens_where_the_signer_does_draws_a_warning(
+    world: World,
+    port: int,
+    warned: bool,  # noqa: FBT001 - a table
+) -> None:
+    opt_in(world)
+
+    response = await ask(
+        world,
+        "/mutate-pods",
+        review(pod(containers=[{"name": "agent", "image": "a", "ports": [{"containerPort": port}]}])),
+    )
+
+    assert patch_of(response)
+    said = f"container agent names port {port}, which is the signer's; set signer.port of AgentIdentity refund-agent"
+    assert response.get("warnings", []) == ([said] if warned else [])
+
+
+async def test_a_new_pod_gets_this_releases_signer_whatever_ran_before(tmp_path: Path) -> None:
+    injection = {"image": "countersign:new", "version": "2", "former_images": ["countersign:old"]}
+    world = await World.make(tmp_path, injection=injection)
+    opt_in(world)
+    signed = pod(initContainers=[{"name": "countersign-signer", "image": "countersign:old", "restartPolicy": "Always"}])
+
+    response = await ask(world, "/mutate-pods", review(signed))
+
+    assert "countersign:new" in json.dumps(patch_of(response))
+    assert "countersign:old" not in json.dumps(patch_of(response))
+    await world.context.aclose()
+
+
 async def test_an_api_token_in_the_agents_reach_draws_a_warning(world: World) -> None:
     opt_in(world)
     mounting = pod(
@@ -297,6 +349,22 @@ async def test_only_a_software_device_has_no_ek(world: World) -> None:
 
 
 # IdentityIssuer, DevicePool, PEM
+
+
+@pytest.mark.parametrize("kind", ["ToolPolicy", "ClusterToolPolicy"])
+async def test_an_expression_that_compiles_is_welcome_and_another_is_refused_with_its_place(
+    world: World, kind: str
+) -> None:
+    def policy(*texts: str) -> dict[str, Any]:
+        rules = [{"name": f"r{at}", "effect": "Deny", "when": text} for at, text in enumerate(texts)]
+        return thing(kind, "new", {"rules": [{"name": "plain", "effect": "Deny"}, *rules]})
+
+    assert (await validate(world, policy("args.amount > 5")))["allowed"] is True
+    bad = policy("args.amount > 5", "true &&\n user.nmae == 'x'")
+    assert_refused(await validate(world, bad), "spec.rules[r1].when: 2:6: undeclared reference to 'user.nmae'")
+    assert_refused(await validate(world, policy("args.amount")), "spec.rules[r0].when: the result is DYN, not bool")
+    assert_refused(await validate(world, bad, "UPDATE", oldObject=policy("true")), "spec.rules[r1].when")
+    assert (await validate(world, bad, "UPDATE", oldObject=bad))["allowed"] is True
 
 
 async def test_a_trust_domain_belongs_to_one_issuer(world: World) -> None:

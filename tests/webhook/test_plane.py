@@ -184,6 +184,40 @@ def test_a_real_pod_is_injected_and_applying_it_again_changes_nothing(webhook: R
     assert second == first
 
 
+@pytest.mark.parametrize("kind", ["Deployment", "Job"])
+def test_the_pods_of_a_controller_are_injected(webhook: Running, agents: str, kind: str) -> None:
+    made = pod(agents)
+    template = {"metadata": {"labels": made["metadata"]["labels"]}, "spec": made["spec"]}
+    meta = {"name": "agents", "namespace": agents}
+    if kind == "Job":
+        template["spec"]["restartPolicy"] = "Never"
+        whole = {"apiVersion": "batch/v1", "kind": kind, "metadata": meta, "spec": {"template": template}}
+    else:
+        spec = {"replicas": 2, "selector": {"matchLabels": {"app": "agent"}}, "template": template}
+        whole = {"apiVersion": "apps/v1", "kind": kind, "metadata": meta, "spec": spec}
+    apply(webhook.plane, whole)
+
+    def pods() -> list[dict[str, Any]]:
+        return list(webhook.plane.get("pods", "-n", agents)["items"])
+
+    until(lambda: len(pods()) == (1 if kind == "Job" else 2), f"the {kind} has no pods")
+    for each in pods():
+        assert [one["name"] for one in each["spec"]["initContainers"]] == ["countersign-signer"]
+        assert each["metadata"]["generateName"].startswith("agents-")
+
+
+def test_a_pod_that_cannot_be_injected_is_made_and_its_maker_is_warned(webhook: Running, agents: str) -> None:
+    shared = pod(agents)
+    shared["spec"]["shareProcessNamespace"] = True
+
+    with pytest.raises(
+        PlaneError, match="gets no signer and no identity \\(NotInjected\\): shareProcessNamespace is set"
+    ):
+        webhook.plane.kubectl("create", "--warnings-as-errors", "-f", "-", data=json.dumps(shared))
+
+    assert "initContainers" not in webhook.plane.get("pod", "agent", "-n", agents)["spec"]
+
+
 def test_a_dry_run_injects_and_leaves_nothing(webhook: Running, agents: str) -> None:
     data = json.dumps(pod(agents))
 

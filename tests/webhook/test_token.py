@@ -149,11 +149,53 @@ async def test_a_rule_with_an_unknown_field_never_helps(world: World) -> None:
 
 
 @pytest.mark.parametrize("effect", ["Deny", "RequireApproval"])
-async def test_what_is_not_built_yet_is_undecided(world: World, effect: str) -> None:
+async def test_a_condition_without_an_answer_refuses(world: World, effect: str) -> None:
     rule = {"name": "cel", "effect": effect, "tools": [{"server": {"name": "stripe"}}], "when": "args.amount > 5"}
     world.source.put(kube.TOOL_POLICIES, policy(rule, name="cel"))
 
     assert_refused(await world.call(), 403, "policy.undecided", "access_denied")
+
+
+async def test_a_condition_sees_what_the_cluster_says_of_the_caller(world: World) -> None:
+    said = (
+        "call.server == 'billing/stripe' && call.audience == '" + AUDIENCE + "' && call.tool == 'get_charge'"
+        " && call.access == 'ReadOnly' && agent.namespace == 'billing' && agent.name == 'refund-agent'"
+        " && !user.present && !task.present && device.attestationAge >= duration('0s')"
+        " && device.assurance == 'Hardware' && key.tier == 'TPM' && instance.source == 'Pod'"
+        " && instance.imageDigests.all(d, d.startsWith('sha256:')) && cluster.name == 'prod-eu' && size(args) == 0"
+    )
+    facts = [
+        {"name": "disk-encryption", "value": "on", "source": "mdm", "observedTime": "2020-01-01T00:00:00Z"},
+        {"name": "patched", "value": "yes", "source": "node", "observedTime": "2020-01-01T00:00:00Z"},
+    ]
+    device = world.source.get(kube.DEVICES, "worker-1")
+    assert device is not None
+    world.source.put(kube.DEVICES, {**device, "status": {**device["status"], "facts": facts}})
+    posture = "device.facts == {'disk-encryption': 'on'}"
+    pod = {"name": "refund-1", "uid": "uid-pod-1", "nodeName": "worker-1.example.com"}
+    images = {"imageDigests": [f"sha256:{'aa' * 32}"]}
+    world.source.put(kube.AGENT_INSTANCES, world.instance(pod={**pod, **images}))
+
+    for when in (said, posture):
+        world.source.put(kube.TOOL_POLICIES, policy(allow("get_charge", when=when)))
+        assert (await world.call()).status_code == 200, when
+    for absent in ("user.name != 'x'", "task.calls == 0", "task.purpose != 'x'"):
+        world.source.put(kube.TOOL_POLICIES, policy(allow("get_charge", when=absent)))
+        assert_refused(await world.call(), 403, "policy.default_deny", "access_denied")
+
+
+async def test_a_rule_that_asks_refuses_while_nobody_can_be_asked(world: World) -> None:
+    ask = allow(
+        "get_charge", name="ask", effect="RequireApproval", reason="Ask Carla.", approval={"groups": ["finance"]}
+    )
+    world.source.put(kube.TOOL_POLICIES, policy(allow("get_charge"), ask))
+
+    body = assert_refused(await world.call(), 403, "approval.required", "access_denied")
+
+    assert body["error_description"] == "Ask Carla."
+    [record] = await world.records()
+    assert (record["status_code"], record["status_id"]) == ("approval.required", 2)
+    assert record["unmapped"]["countersign"]["rule"] == "ask"
 
 
 async def test_an_unregistered_tool_is_unknown(world: World) -> None:

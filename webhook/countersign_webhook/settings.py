@@ -62,10 +62,14 @@ class AudienceGrant(_Block):
 
 
 class Injection(_Block):
-    """The sidecar that is injected, by which the authority knows it again: its settings have the same block."""
+    """The sidecar that is injected, by which the authority knows it again: its settings have the same block.
+
+    ``former_images`` is read so that one block fits both, and not used: new pods get this release's signer alone.
+    """
 
     image: str = Field(min_length=1)
     version: str = Field(min_length=1)
+    former_images: tuple[str, ...] = ()
 
 
 class Limits(_Block):

@@ -10,7 +10,7 @@ This room never decides anything, and after the first error of the disk it never
 
 from countersign.audit.ids import new_decision_id
 from countersign.audit.log import AuditLog
-from countersign.audit.query import Filters, query
+from countersign.audit.query import Filters, Row, query, row_of
 from countersign.audit.record import DecisionFacts, Mark, decision_record
 from countersign.audit.verify import Fault, LogReport, VerifyReport, verify_log
 
@@ -21,9 +21,11 @@ __all__ = [
     "Filters",
     "LogReport",
     "Mark",
+    "Row",
     "VerifyReport",
     "decision_record",
     "new_decision_id",
     "query",
+    "row_of",
     "verify_log",
 ]

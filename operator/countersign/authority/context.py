@@ -126,6 +126,7 @@ class ProcessContext:
                 image=settings.injection.image,
                 version=settings.injection.version,
                 token_audience=settings.token_audience,
+                former_images=settings.injection.former_images,
             ),
             cluster_name=settings.cluster,
             own_namespace=settings.namespace,

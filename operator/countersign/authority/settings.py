@@ -44,10 +44,15 @@ class Audit(_Block):
 
 
 class Injection(_Block):
-    """What the webhook injects, to tell an injected pod from another."""
+    """What the webhook injects, to tell an injected pod from another.
 
-    image: str
-    version: str
+    ``former_images`` are the signers of pods that still run since before an upgrade; without them an upgrade would shut
+    those agents out at their next renewal.
+    """
+
+    image: str = Field(min_length=1)
+    version: str = Field(min_length=1)
+    former_images: tuple[str, ...] = ()
 
 
 class Limits(_Block):

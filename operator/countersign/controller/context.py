@@ -59,7 +59,7 @@ class ProcessContext:
         events = EventRecorder(kube, MANAGER)
         material = Material(kube, settings, clock, metrics)
         audiences = Audiences(settings.webhook_url, settings.grants)
-        reconciler = Reconciler(kube, view, material, events, audiences, clock, metrics)
+        reconciler = Reconciler(kube, view, material, events, audiences, clock, metrics, settings.signer)
         times = settings.lease
         leader = Leader(kube, settings.namespace, LEASE, times.seconds, times.deadline_seconds, times.retry_seconds)
         return cls(settings, kube, view, material, reconciler, events, leader, metrics)

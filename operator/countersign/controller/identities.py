@@ -14,16 +14,29 @@ from countersign.kube import (
     PODS,
     SERVICE_ACCOUNTS,
 )
-from countersign.kube.injection import select_identities
+from countersign.kube.injection import InjectionSettings, hindrances, select_identities
 from countersign.policy import exposes
 
 if TYPE_CHECKING:
     from countersign.controller.view import View
 
-__all__ = ["OPT_IN", "SIGNER", "is_injected", "issuer_of", "plan_identity", "plan_pod", "wants_signer"]
+__all__ = [
+    "NO_SIGNER",
+    "OPT_IN",
+    "SIGNER",
+    "is_injected",
+    "issuer_of",
+    "plan_identity",
+    "plan_pod",
+    "selecting",
+    "wants_signer",
+]
 
 OPT_IN: Final = ("countersign.dev/injection", "enabled")
 SIGNER: Final = "countersign-signer"
+NO_SIGNER: Final = InjectionSettings(image="", version="")
+"""What is known of the signer where nothing was told: no pod has this version, so no image is judged by it."""
+
 _OPT_OUT: Final = "countersign.dev/inject"
 _ENDED: Final = ("Succeeded", "Failed")
 _WARNED: Final = ("Overlap", "NotInjected")
@@ -31,14 +44,19 @@ _WARNED: Final = ("Overlap", "NotInjected")
 _NEW_SECONDS: Final = 60
 
 
-def plan_identity(identity: dict[str, Any], view: View, now: datetime) -> Plan:
+def plan_identity(identity: dict[str, Any], view: View, now: datetime, signer: InjectionSettings = NO_SIGNER) -> Plan:
     """Return status and Events of one AgentIdentity."""
     meta = identity["metadata"]
     issuer, fault = issuer_of(identity, view)
     instances = [
         one for one in view.list(AGENT_INSTANCES, meta["namespace"]) if one["spec"]["agentRef"]["uid"] == meta["uid"]
     ]
-    fact = fault or _account(identity, view) or _pods(identity, view) or ("True", "Ready", "pods can be this agent")
+    fact = (
+        fault
+        or _account(identity, view)
+        or _pods(identity, view, signer)
+        or ("True", "Ready", "pods can be this agent")
+    )
     facts = {"Ready": fact}
     status: dict[str, Any] = {
         "observedGeneration": meta.get("generation", 0),
@@ -72,12 +90,12 @@ def issuer_of(identity: dict[str, Any], view: View) -> tuple[dict[str, Any] | No
     return issuer, None
 
 
-def plan_pod(pod: dict[str, Any], view: View, now: datetime) -> Plan:
+def plan_pod(pod: dict[str, Any], view: View, now: datetime, signer: InjectionSettings = NO_SIGNER) -> Plan:
     """Return the Events of a pod that is new: injected or not, for the pod and for its identity."""
     meta = pod["metadata"]
     if (now - datetime.fromisoformat(meta["creationTimestamp"])).total_seconds() > _NEW_SECONDS or not _counts(pod):
         return Plan()
-    found = _selecting(pod, view)
+    found = selecting(pod, view)
     if len(found) > 1:
         names = listed(one["metadata"]["name"] for one in found)
         return Plan(notices=(Notice(pod, "Warning", "Overlap", f"AgentIdentities {names} select this pod"),))
@@ -87,7 +105,7 @@ def plan_pod(pod: dict[str, Any], view: View, now: datetime) -> Plan:
     if is_injected(pod):
         of_pod = Notice(pod, "Normal", "Injected", f"signer of AgentIdentity {own[1]}")
         return Plan(notices=(of_pod, Notice(found[0], "Normal", "Injected", f"signer in pod {own[0]}")))
-    note = f"AgentIdentity {own[1]} selects this pod, which has no signer: {_why(view, meta['namespace'])}"
+    note = f"AgentIdentity {own[1]} selects this pod, which has no signer: {_why(pod, found[0], view, signer)}"
     return Plan(notices=(Notice(pod, "Warning", "NotInjected", note),))
 
 
@@ -109,19 +127,20 @@ def _account(identity: dict[str, Any], view: View) -> Fact | None:
     return None
 
 
-def _pods(identity: dict[str, Any], view: View) -> Fact | None:
+def _pods(identity: dict[str, Any], view: View, signer: InjectionSettings) -> Fact | None:
     """Look at the pods that the identity selects: another identity's too, or without a signer."""
     uid, namespace = identity["metadata"]["uid"], identity["metadata"]["namespace"]
-    shared, bare = [], []
+    shared: list[str] = []
+    bare: list[dict[str, Any]] = []
     for pod in view.list(PODS, namespace):
-        if not _counts(pod) or not _selecting(pod, view, [identity]):
+        if not _counts(pod) or not selecting(pod, view, [identity]):
             continue
-        found = _selecting(pod, view)
+        found = selecting(pod, view)
         if len(found) > 1:
             others = listed(one["metadata"]["name"] for one in found if one["metadata"]["uid"] != uid)
             shared.append(f"{pod['metadata']['name']} ({others})")
         elif wants_signer(identity) and not is_injected(pod):
-            bare.append(pod["metadata"]["name"])
+            bare.append(pod)
     if shared:
         return (
             "False",
@@ -129,11 +148,13 @@ def _pods(identity: dict[str, Any], view: View) -> Fact | None:
             f"other AgentIdentities select the same pods, which get no identity: {listed(shared)}",
         )
     if bare:
-        return "False", "NotInjected", f"pods without a signer: {listed(bare)}; {_why(view, namespace)}"
+        reasons = listed(_why(pod, identity, view, signer) for pod in bare)
+        names = listed(pod["metadata"]["name"] for pod in bare)
+        return "False", "NotInjected", f"pods without a signer: {names}; {reasons}"
     return None
 
 
-def _selecting(pod: dict[str, Any], view: View, among: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
+def selecting(pod: dict[str, Any], view: View, among: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
     """Return the identities (of ``among``, or all) that mean this pod, whether or not its namespace has opted in."""
     opted_in = {**(_labels(view, pod["metadata"]["namespace"]) or {}), OPT_IN[0]: OPT_IN[1]}
     every = view.list(AGENT_IDENTITIES, pod["metadata"]["namespace"]) if among is None else among
@@ -146,7 +167,11 @@ def _counts(pod: dict[str, Any]) -> bool:
     return not ended and (pod["metadata"].get("labels") or {}).get(_OPT_OUT) != "disabled"
 
 
-def _why(view: View, namespace: str) -> str:
+def _why(pod: dict[str, Any], identity: dict[str, Any], view: View, signer: InjectionSettings) -> str:
+    """Return why a pod has no signer: what keeps one out of any pod like it, its namespace, or its age."""
+    namespace = pod["metadata"]["namespace"]
+    if found := hindrances(pod, identity, signer):
+        return "; ".join(found)
     if (_labels(view, namespace) or {}).get(OPT_IN[0]) != OPT_IN[1]:
         return f"namespace {namespace} is not labelled {OPT_IN[0]}={OPT_IN[1]}"
     return "a pod made before its AgentIdentity must be made again"

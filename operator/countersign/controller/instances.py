@@ -10,28 +10,30 @@ import re
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from countersign.controller.identities import SIGNER, is_injected, wants_signer
+from countersign.controller.identities import NO_SIGNER, SIGNER, is_injected, selecting, wants_signer
 from countersign.controller.plan import Fact, Notice, Plan, condition, conditions, is_going, is_true, same
 from countersign.kube import AGENT_IDENTITIES, DEVICES, PODS
 
 if TYPE_CHECKING:
     from countersign.controller.view import View
+    from countersign.kube.injection import InjectionSettings
 
 __all__ = ["plan_instance"]
 
 _REASONS: Final = ("DeviceDenied", "AgentGone", "PodChanged")
 _BY_PERSON: Final = "ByPerson"
 _KEPT: Final = timedelta(hours=1)
+_INJECTED: Final = "countersign.dev/injected"
 _DIGEST: Final = re.compile(r"@(sha256:[0-9a-f]{64})\Z")
 _REASON_MAX: Final = 256
 
 
-def plan_instance(instance: dict[str, Any], view: View, now: datetime) -> Plan:
+def plan_instance(instance: dict[str, Any], view: View, now: datetime, signer: InjectionSettings = NO_SIGNER) -> Plan:
     """Return the two conditions that the operator owns, and whether to revoke or to delete."""
     if _is_leftover(instance, view, now):
         return Plan(delete=True)
     revoked = instance["spec"].get("state", "Active") != "Active"
-    fault = None if revoked else _fault(instance, view)
+    fault = None if revoked else _fault(instance, view, signer)
     if revoked or fault is not None:
         reason, message = fault or _why(instance)
         facts: dict[str, Fact] = {"Ready": ("False", "Revoked", message), "Revoked": ("True", reason, message)}
@@ -44,7 +46,7 @@ def plan_instance(instance: dict[str, Any], view: View, now: datetime) -> Plan:
     return Plan(status, notices, revoke=None if fault is None else f"{fault[0]}: {fault[1]}"[:_REASON_MAX])
 
 
-def _fault(instance: dict[str, Any], view: View) -> tuple[str, str] | None:
+def _fault(instance: dict[str, Any], view: View, signer: InjectionSettings) -> tuple[str, str] | None:
     """Return for what an Active instance must be revoked: reason and message."""
     spec, namespace = instance["spec"], instance["metadata"]["namespace"]
     identity = view.get(AGENT_IDENTITIES, spec["agentRef"]["name"], namespace)
@@ -56,27 +58,45 @@ def _fault(instance: dict[str, Any], view: View) -> tuple[str, str] | None:
     if device["spec"].get("state") == "Denied":
         return "DeviceDenied", f"Device {spec['deviceRef']['name']} is Denied"
     pod = _pod(instance, view)
-    change = None if pod is None else _change(pod, instance, identity)
+    if pod is None:
+        return None
+    change = _change(pod, identity, view, signer) or _other_image(pod, instance)
     return None if change is None else ("PodChanged", f"pod {spec['pod']['name']}: {change}")
 
 
-def _change(pod: dict[str, Any], instance: dict[str, Any], identity: dict[str, Any]) -> str | None:
-    """Return what is no longer as it was when the pod enrolled (crds.md 4).
+def _change(pod: dict[str, Any], identity: dict[str, Any], view: View, signer: InjectionSettings) -> str | None:
+    """Return how a pod has left the shape in which it enrolled (crds.md 4, enrolment.md 2 check 4).
 
-    Only what a running pod can change is looked at, and not whether the signer is of this version: an update of
-    Countersign must not revoke what runs.
+    Only what a running pod can change is looked at. A signer is measured by this release only if it says that it is of this
+    release: an update of Countersign must not revoke what runs. (Admission lets nobody change what it says.)
     """
-    if wants_signer(identity) and not is_injected(pod):
-        return "it has no signer any more"
+    if not selecting(pod, view, [identity]):
+        return "its labels no longer make it this agent"
+    if wants_signer(identity):
+        if not is_injected(pod):
+            return "it has no signer any more"
+        annotations = pod["metadata"].get("annotations") or {}
+        images = {one["image"] for one in pod["spec"]["initContainers"] if one["name"] == SIGNER}
+        if annotations.get(_INJECTED) == signer.version and images != {signer.image}:
+            return "its signer has another image than it was given"
     if pod["spec"].get("ephemeralContainers"):
         return "somebody put an ephemeral container into it"
+    return None
+
+
+def _other_image(pod: dict[str, Any], instance: dict[str, Any]) -> str | None:
+    """Return which container runs an image that was not there when the pod enrolled: by its name, else as it was pulled."""
     recorded = instance["spec"]["pod"].get("imageDigests")
     if not recorded:
         return None
+    status = pod.get("status") or {}
+    ran = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+    pulled = {one["name"]: one.get("imageID") or "" for one in ran}
     for container in [*(pod["spec"].get("initContainers") or []), *pod["spec"]["containers"]]:
-        digest = None if container["name"] == SIGNER else _DIGEST.search(container["image"])
-        if digest is not None and digest[1] not in recorded:
-            return f"container {container['name']} has another image than when it enrolled"
+        name = container["name"]
+        digest = _DIGEST.search(container["image"]) or _DIGEST.search(pulled.get(name, ""))
+        if name != SIGNER and digest is not None and digest[1] not in recorded:
+            return f"container {name} has another image than when it enrolled"
     return None
 
 

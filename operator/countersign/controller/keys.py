@@ -109,7 +109,10 @@ def _of_ours(found: dict[str, Any]) -> Any:
 def _of_pod(pod: dict[str, Any]) -> Any:
     meta, status = pod["metadata"], pod.get("status") or {}
     ready = condition(pod, "Ready").get("status")
-    return meta["uid"], meta.get("deletionTimestamp"), meta.get("labels"), pod["spec"], status.get("phase"), ready
+    ran = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+    images = {one.get("name"): one.get("imageID") for one in ran}
+    marked = meta.get("labels"), meta.get("annotations")
+    return meta["uid"], meta.get("deletionTimestamp"), marked, pod["spec"], status.get("phase"), ready, images
 
 
 def _of_named(found: dict[str, Any]) -> Any:

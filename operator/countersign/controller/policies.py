@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from countersign.controller.plan import Fact, Plan, conditions, is_going, listed, news
 from countersign.kube import AGENT_IDENTITIES, NAMESPACES, TOOL_SERVERS
-from countersign.policy import exposes, policy_digest
+from countersign.policy import exposes, policy_digest, when_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,10 +38,10 @@ def plan_policy(policy: dict[str, Any], view: View, now: datetime) -> Plan:
 def _accepted(policy: dict[str, Any]) -> Fact:
     """Say whether every rule can be decided here; one that cannot never helps a caller."""
     rules = policy["spec"]["rules"]
-    if waiting := [rule["name"] for rule in rules if "when" in rule]:
-        message = (
-            f"this version does not evaluate `when`; undecided, so Allow is no help and Deny denies: {listed(waiting)}"
-        )
+    faults = {rule["name"]: fault for rule in rules if "when" in rule and (fault := when_fault(rule["when"]))}
+    if faults:
+        first = min(faults)
+        message = f"undecided, so Allow is no help and Deny denies: {listed(faults)}; rule {first}: {faults[first]}"
         return "False", "InvalidExpression", message
     if waiting := [rule["name"] for rule in rules if "approval" in rule or rule["effect"] == "RequireApproval"]:
         message = f"this version asks nobody for approval; undecided, so these deny: {listed(waiting)}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from countersign.controller.identities import plan_identity, plan_pod
+from countersign.controller.identities import NO_SIGNER, plan_identity, plan_pod
 from countersign.controller.instances import plan_instance
 from countersign.controller.keys import PLANNED, Key, KeyQueue, key_of
 from countersign.controller.material import MANAGER, Material
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from countersign.clock import Clock
     from countersign.controller.metrics import OperatorMetrics
     from countersign.controller.plan import Plan
+    from countersign.kube.injection import InjectionSettings
 
 __all__ = ["Reconciler", "differs"]
 
@@ -68,25 +69,27 @@ class Reconciler:
         audiences: Audiences,
         clock: Clock,
         metrics: OperatorMetrics,
+        signer: InjectionSettings = NO_SIGNER,
     ) -> None:
-        """Keep the parts; nothing runs yet."""
+        """Keep the parts; nothing runs yet. ``signer`` is what the webhook injects."""
         self._kube = kube
         self._view = view
         self._material = material
         self._events = events
         self._clock = clock
         self._metrics = metrics
+        self._signer = signer
         self._failures: dict[Key, int] = {}
         self._later: set[asyncio.TimerHandle] = set()
         self.queue = KeyQueue()
         self._planners: dict[Resource, Callable[[dict[str, Any], View, datetime], Plan]] = {
-            AGENT_IDENTITIES: plan_identity,
-            AGENT_INSTANCES: plan_instance,
+            AGENT_IDENTITIES: lambda found, seen, now: plan_identity(found, seen, now, signer),
+            AGENT_INSTANCES: lambda found, seen, now: plan_instance(found, seen, now, signer),
             DEVICE_POOLS: plan_pool,
             TOOL_SERVERS: lambda found, seen, now: plan_server(found, seen, now, audiences),
             TOOL_POLICIES: plan_policy,
             CLUSTER_TOOL_POLICIES: plan_policy,
-            PODS: plan_pod,
+            PODS: lambda found, seen, now: plan_pod(found, seen, now, signer),
         }
 
     async def run(self) -> None:
@@ -180,7 +183,7 @@ class Reconciler:
         for resource, ref, namespace in named:
             with suppress(NotFound):
                 seen.put(resource, await self._kube.get(resource, ref["name"], namespace))
-        return live, plan_instance(live, seen, self._clock.now())
+        return live, plan_instance(live, seen, self._clock.now(), self._signer)
 
     async def _revoke(self, instance: dict[str, Any], reason: str) -> dict[str, Any]:
         """Set the state for good, of the very version that was looked at."""

@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
 
+from countersign.kube.injection import InjectionSettings
+
 __all__ = ["AudienceGrant", "OperatorSettings", "load"]
 
 
@@ -28,6 +30,13 @@ class AudienceGrant(_Block):
 
     prefix: str = Field(min_length=1, max_length=2048)
     namespaces: tuple[str, ...] = Field(min_length=1)
+
+
+class Injection(_Block):
+    """The signer of this release, as the webhook injects it; pods with another ``version`` are not measured by it."""
+
+    image: str = Field(min_length=1)
+    version: str = Field(min_length=1)
 
 
 class Lease(_Block):
@@ -51,7 +60,8 @@ class OperatorSettings(BaseSettings):
 
     ``webhook_url`` (also the issuer of call tokens) and ``authority_url`` are what signers are told; ``…_names`` are the
     DNS names and addresses of the two serving certificates (none: those of the chart's Services). ``audiences`` is the
-    platform's list of crds.md 3.7; without it only audiences of Services and of the issuer are judged here.
+    platform's list of crds.md 3.7; without it only audiences of Services and of the issuer are judged here. Without
+    ``injection`` a pod's signer is not asked for its image here: admission and the authority do.
     """
 
     model_config = SettingsConfigDict(
@@ -66,6 +76,8 @@ class OperatorSettings(BaseSettings):
     webhook_names: tuple[str, ...] = ()
     authority_names: tuple[str, ...] = ()
     audiences: tuple[AudienceGrant, ...] | None = None
+    token_audience: str = Field(default="countersign.dev", min_length=1)
+    injection: Injection | None = None
     health: Health = Health()
     lease: Lease = Lease()
     log_level: str = "info"
@@ -74,6 +86,12 @@ class OperatorSettings(BaseSettings):
     def grants(self) -> tuple[tuple[str, tuple[str, ...]], ...] | None:
         """Who may claim which audience, as ``policy`` takes it; None if that was not told."""
         return None if self.audiences is None else tuple((one.prefix, one.namespaces) for one in self.audiences)
+
+    @property
+    def signer(self) -> InjectionSettings:
+        """What injection makes, as ``kube.injection`` takes it; without ``injection`` an image and version of no pod."""
+        image, version = ("", "") if self.injection is None else (self.injection.image, self.injection.version)
+        return InjectionSettings(image=image, version=version, token_audience=self.token_audience)
 
     def names(self, process: str) -> tuple[str, ...]:
         """Return the names in the serving certificate of ``webhook`` or ``authority``."""

@@ -132,6 +132,7 @@ class Layout:
                 "authority_url": self.authority_url,
                 "webhook_names": names,
                 "authority_names": names,
+                "injection": injection,
                 "health": {"host": _HOST, "port": self.ports.operator_health},
             },
             "webhook": {

@@ -15,7 +15,7 @@ from countersign.demo.client import Agent
 from countersign.demo.keeper import Keeper
 from countersign.demo.kubectl import Kubectl, KubectlError
 from countersign.demo.kubelet import Kubelet
-from countersign.demo.layout import SYSTEM, Layout, Ports, project_root
+from countersign.demo.layout import IMAGE, SYSTEM, Layout, Ports, project_root
 from countersign.demo.mounts import MOUNTED, mount_secrets
 from countersign.demo.processes import ProcessError, Processes, console, until
 from countersign.demo.quickstart import Quickstart
@@ -82,6 +82,7 @@ class Machine:
     def install_chart(self) -> None:
         """Apply the chart: ServiceAccounts, RBAC, admission policies, and the webhooks by URL; log the processes in."""
         values = ["--set", f"webhook.url={self.layout.admission_url}", "--set", "image.pullPolicy=Never"]
+        values += ["--set", f"image.tag={IMAGE.rpartition(':')[2]}"]
         chart = str(self.root / "charts" / "countersign")
         command = [str(self.plane.binaries.helm), "template", "countersign", chart, "--namespace", SYSTEM, *values]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)

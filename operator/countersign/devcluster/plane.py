@@ -242,7 +242,8 @@ class Plane:
         flags += [f"--tls-cert-file={pki / 'apiserver.crt'}", f"--tls-private-key-file={pki / 'apiserver.key'}"]
         flags += [f"--client-ca-file={pki / 'ca.crt'}", "--authorization-mode=Node,RBAC"]
         flags += ["--enable-admission-plugins=NodeRestriction", f"--service-cluster-ip-range={_SERVICES}"]
-        flags += ["--service-account-issuer=https://kubernetes.default.svc.cluster.local"]
+        # As in every real cluster: what may be privileged is for admission to say.
+        flags += ["--service-account-issuer=https://kubernetes.default.svc.cluster.local", "--allow-privileged=true"]
         flags += [
             f"--service-account-key-file={pki / 'sa.pub'}",
             f"--service-account-signing-key-file={pki / 'sa.key'}",

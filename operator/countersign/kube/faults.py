@@ -19,7 +19,7 @@ from countersign.kube.sidecar import (
     volumes,
 )
 
-__all__ = ["FAULTS", "Look", "same_volume", "signer_faults"]
+__all__ = ["FAULTS", "HINDRANCES", "Look", "same_volume", "signer_faults"]
 
 Look = Callable[[Mapping[str, Any], dict[str, Any], InjectionSettings], list[str]]
 # Filled in by the API server and its plugins; none of them changes what the signer is.
@@ -29,6 +29,7 @@ _APART: Final = frozenset({"image", "resources", "volumeMounts", "startupProbe"}
 # The API server's own admission mounts the pod's API token in every container, the signer's too.
 _API_TOKEN: Final = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - a path
 _SHARED: Final = ("hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace")
+_MIRROR: Final = "kubernetes.io/config.mirror"
 
 
 def signer_is_ours(pod: Mapping[str, Any], identity: dict[str, Any], settings: InjectionSettings) -> list[str]:
@@ -61,7 +62,7 @@ def signer_faults(live: Mapping[str, Any], identity: dict[str, Any], settings: I
 
 
 def volumes_are_ours(pod: Mapping[str, Any], identity: dict[str, Any], settings: InjectionSettings) -> list[str]:
-    """Demand both volumes as injection makes them, and no other volume with a token for our audience."""
+    """Demand both volumes as injection makes them."""
     del identity
     present = _spec(pod).get("volumes") or []
     faults = []
@@ -69,12 +70,24 @@ def volumes_are_ours(pod: Mapping[str, Any], identity: dict[str, Any], settings:
         named = [one for one in present if one.get("name") == ours["name"]]
         if len(named) != 1 or not same_volume(named[0], ours):
             faults.append(f"volume {ours['name']} is missing or another")
-    faults += [
+    return faults
+
+
+def no_second_token(pod: Mapping[str, Any], identity: dict[str, Any], settings: InjectionSettings) -> list[str]:
+    """Demand that no volume but the signer's has a token for our audience."""
+    del identity
+    return [
         f"volume {one.get('name')} holds a token for the signer's audience too"
-        for one in present
+        for one in _spec(pod).get("volumes") or []
         if one.get("name") != TOKEN and settings.token_audience in _audiences(one)
     ]
-    return faults
+
+
+def nothing_of_the_node(pod: Mapping[str, Any], identity: dict[str, Any], settings: InjectionSettings) -> list[str]:
+    """Demand that no volume is a path of the node: there are the sockets and tokens of everybody else."""
+    del identity, settings
+    present = _spec(pod).get("volumes") or []
+    return [f"volume {one.get('name')} is a hostPath" for one in present if "hostPath" in one]
 
 
 def others_keep_away(pod: Mapping[str, Any], identity: dict[str, Any], settings: InjectionSettings) -> list[str]:
@@ -107,8 +120,39 @@ def nothing_is_shared(pod: Mapping[str, Any], identity: dict[str, Any], settings
     return faults
 
 
-FAULTS: Final[tuple[Look, ...]] = (signer_is_ours, volumes_are_ours, others_keep_away, nothing_is_shared)
-"""Every look at a pod, so that a test can leave one out."""
+def can_be_patched(pod: Mapping[str, Any], identity: dict[str, Any], settings: InjectionSettings) -> list[str]:
+    """Demand what a patch cannot make: a free name, Linux, and a pod that the API server decides about."""
+    del identity, settings
+    spec = _spec(pod)
+    faults = []
+    # An init container of our name is replaced; one beside the agent would be taken away from somebody.
+    if any(one.get("name") == SIGNER for one in spec.get("containers") or []):
+        faults.append(f"a container is called {SIGNER}, as the signer would be")
+    if (spec.get("os") or {}).get("name") == "windows":
+        faults.append("it runs on Windows")
+    if _MIRROR in ((pod.get("metadata") or {}).get("annotations") or {}):
+        faults.append("it is a static pod of its node")
+    return faults
+
+
+FAULTS: Final[tuple[Look, ...]] = (
+    signer_is_ours,
+    volumes_are_ours,
+    no_second_token,
+    others_keep_away,
+    nothing_is_shared,
+    nothing_of_the_node,
+)
+"""Every look at an injected pod, so that a test can leave one out."""
+
+HINDRANCES: Final[tuple[Look, ...]] = (
+    can_be_patched,
+    no_second_token,
+    others_keep_away,
+    nothing_is_shared,
+    nothing_of_the_node,
+)
+"""Every look at a pod that is to be injected: what injection would leave as it is, and the authority would refuse."""
 
 
 def _plain(field: str, value: Any) -> Any:

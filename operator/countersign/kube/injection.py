@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any, Final
 
-from countersign.kube.faults import FAULTS, same_volume, signer_faults
+from countersign.kube.faults import FAULTS, HINDRANCES, same_volume, signer_faults
 from countersign.kube.sidecar import SIGNER, InjectionSettings, port_of, signer_container, volumes
 from countersign.policy.logic import Unreadable
 from countersign.policy.selector import compile_selector
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from countersign.kube.faults import Look
 
-__all__ = ["InjectionSettings", "inject", "injection_faults", "select_identities"]
+__all__ = ["InjectionSettings", "hindrances", "inject", "injection_faults", "select_identities"]
 
 _OPT_IN: Final = "countersign.dev/injection"
 _OPT_OUT: Final = "countersign.dev/inject"
@@ -74,6 +74,22 @@ def inject(pod: Mapping[str, Any], identity: dict[str, Any], settings: Injection
             if env != (container.get("env") or []):
                 patch.append({"op": "add", "path": f"/spec/{kind}/{number}/env", "value": env})
     return patch
+
+
+def hindrances(
+    pod: Mapping[str, Any],
+    identity: dict[str, Any],
+    settings: InjectionSettings,
+    *,
+    looks: Sequence[Look] = HINDRANCES,
+) -> list[str]:
+    """Return why no patch makes an agent's pod of ``pod``; empty if one does, or if it brings its own signer.
+
+    Such a pod is left alone: it is somebody's, and runs as it is, without an identity. Each entry is a phrase for people.
+    """
+    if not _sidecar(identity):
+        return []
+    return [fault for look in looks for fault in look(pod, identity, settings)]
 
 
 def injection_faults(

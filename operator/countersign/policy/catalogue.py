@@ -108,7 +108,7 @@ def _under(audience: str, prefix: str) -> bool:
     return len(audience) == len(prefix) or prefix[-1] in "/:" or audience[len(prefix)] == "/"
 
 
-def _server(value: Any) -> ToolServer | None:
+def _server(value: Any, *, pins_observed: bool) -> ToolServer | None:
     """Read one ToolServer object; None for one that cannot be accepted as it stands."""
     source = _mapping(value)
     metadata, spec = _mapping(source.get("metadata")), _mapping(source.get("spec"))
@@ -120,9 +120,10 @@ def _server(value: Any) -> ToolServer | None:
     listed, status = spec.get("tools"), _mapping(source.get("status"))
     if not isinstance(listed, list) or not listed:
         return None
-    changed = status.get("changedTools")
+    listed_as_changed = status.get("changedTools")
+    changed = listed_as_changed if isinstance(listed_as_changed, list) else []
     try:
-        tools = [_tool(entry, protocol, changed if isinstance(changed, list) else []) for entry in listed]
+        tools = [_tool(entry, protocol, changed, pins_observed=pins_observed) for entry in listed]
         floors = _floors(spec.get("requires"))
     except Unreadable:
         return None
@@ -143,7 +144,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _tool(value: Any, protocol: str, changed: list[Any]) -> Tool:
+def _tool(value: Any, protocol: str, changed: list[Any], *, pins_observed: bool) -> Tool:
     entry = _mapping(value)
     name, access = entry.get("name"), entry.get("access")
     if not isinstance(name, str) or not _TOOL_NAME.fullmatch(name) or not isinstance(access, str):
@@ -154,8 +155,7 @@ def _tool(value: Any, protocol: str, changed: list[Any]) -> Tool:
     return Tool(
         name=name,
         access=access,
-        # Whether a pinned definition still is the published one is not observed yet, so it counts as changed.
-        changed=name in changed or entry.get("definitionDigest") is not None,
+        changed=name in changed or (entry.get("definitionDigest") is not None and not pins_observed),
         fits=_fits(entry, protocol),
         record_arguments=tuple(one for one in recorded if isinstance(one, str)) if isinstance(recorded, list) else (),
     )
@@ -201,11 +201,13 @@ class Catalogue:
         *,
         issuer: str | None = None,
         previous: Catalogue | None = None,
+        pins_observed: bool = False,
     ) -> Catalogue:
         """Read ToolServer objects as the API server stores them. Total: what is not acceptable is unknown.
 
         Of two objects with one audience that may both claim it, the older keeps it. ``previous`` saves work: an object with
-        the same UID and resourceVersion is not read again.
+        the same UID and resourceVersion is not read again. ``pins_observed`` says that ``status.changedTools`` is somebody's
+        observation; without one, a tool with a pinned definition counts as changed.
         """
         grants = [(prefix, tuple(namespaces)) for prefix, namespaces in audience_grants]
         known, cache = (previous.cache if previous else {}), {}
@@ -219,7 +221,11 @@ class Catalogue:
             if audience is None or not audience_owned(audience, namespace, grants, issuer):
                 continue
             version = _version(metadata)
-            server = known[version] if version is not None and version in known else _server(value)
+            server = (
+                known[version]
+                if version is not None and version in known
+                else _server(value, pins_observed=pins_observed)
+            )
             if version is not None:
                 cache[version] = server
             if audience in audiences:

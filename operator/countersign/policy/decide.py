@@ -1,27 +1,30 @@
 """May this call happen? Steps 2 to 5 of crds.md 5.2, in their order; the first that fails gives the code.
 
-Pure and total: no clock, no cluster, and no data makes it raise. What is not built yet refuses: a rule with ``when`` has an
-undecided part, and a RequireApproval rule that is not false denies.
+Pure and total: no clock, no cluster, and no data makes it raise.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
+from countersign.policy.approval import Asking, answer_of
 from countersign.policy.facts import CallFacts
 from countersign.policy.logic import ASSURANCE, KEY_TIER, rank
 from countersign.policy.model import Decision, RuleMark
 from countersign.policy.task import task_fault, task_includes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from countersign.policy.catalogue import Catalogue, Floors, Tool, ToolServer
-    from countersign.policy.model import Question
+    from countersign.policy.model import Effect, Question
     from countersign.policy.rule import Rule
     from countersign.policy.ruleset import Policy, RuleSet
 
-__all__ = ["BASE_METHODS", "decide", "judged", "listable", "names_server", "order_of"]
+    _Entry = tuple[Policy, Rule | None]
+
+__all__ = ["BASE_METHODS", "decide", "facts_for_rules", "judged", "listable", "names_server", "order_of"]
 
 _CALL: Final = "tools/call"
 BASE_METHODS: Final = frozenset(
@@ -39,26 +42,49 @@ BASE_METHODS: Final = frozenset(
 
 def decide(question: Question, rules: RuleSet, servers: Catalogue) -> Decision:
     """Decide one call. Allow is the only yes; a base method of MCP asks no rule beyond :func:`names_server`."""
-    code = task_fault(question)
-    if code is not None:
-        return _deny(code)
+    server = _server_of(question, servers)
+    if isinstance(server, str):
+        return _deny(server)
+    if _is_base(question, server):
+        return _base_method(question, rules, server)
+    facts = _facts_of_call(question, server)
+    return _deny(facts) if isinstance(facts, str) else _combine(question, facts, rules)
+
+
+def facts_for_rules(question: Question, servers: Catalogue) -> CallFacts | None:
+    """Return what the rules are asked about, or None for a call that does not get as far as step 5, or needs no rule."""
+    server = _server_of(question, servers)
+    if isinstance(server, str) or _is_base(question, server):
+        return None
+    facts = _facts_of_call(question, server)
+    return None if isinstance(facts, str) else facts
+
+
+def _server_of(question: Question, servers: Catalogue) -> ToolServer | str:
+    """Return the server of the call, or the code of the first check of step 2 or 3 that fails."""
+    if (code := task_fault(question)) is not None:
+        return code
     server = servers.find(question.server)
     if server is None:
-        return _deny("tool.server_unknown")
+        return "tool.server_unknown"
     agent = question.caller.agent
     if not server.exposed(agent.namespace, agent.namespace_labels):
-        return _deny("tool.server_not_exposed")
-    if server.protocol != question.protocol:
-        return _deny("request.details")
-    if server.protocol == "MCP" and question.method != _CALL:
-        return _base_method(question, rules, server)
+        return "tool.server_not_exposed"
+    return server if server.protocol == question.protocol else "request.details"
+
+
+def _is_base(question: Question, server: ToolServer) -> bool:
+    return server.protocol == "MCP" and question.method != _CALL
+
+
+def _facts_of_call(question: Question, server: ToolServer) -> CallFacts | str:
+    """Return the facts of the call, or the code of the first check of step 3 or 4 that fails."""
     tool = server.tools.get(question.tool)
     code = _tool_fault(question, server, tool)
     if code is not None or tool is None:
-        return _deny(code or "tool.unknown")
-    facts = CallFacts.of(question, server=server.key, tool=tool.name, access=tool.access)
-    code = _floor_fault(facts, server.floors)
-    return _deny(code) if code is not None else _combine(facts, rules)
+        return code or "tool.unknown"
+    facts = CallFacts.of(question, server=server.key, audience=server.audience, tool=tool.name, access=tool.access)
+    return _floor_fault(facts, server.floors) or facts
 
 
 def _deny(code: str) -> Decision:
@@ -109,6 +135,7 @@ def _reaches(place: int | None, least: int | None) -> bool:
 
 def judged(facts: CallFacts, rules: RuleSet) -> Iterator[tuple[Policy, Rule | None, bool | None]]:
     """Yield every policy and rule that is not false for this call, with its value; a rule None is an unreadable policy."""
+    aside: CallFacts | None = None
     unselectable = rules.unselectable(facts)
     for policy in unselectable:
         for rule in policy.rules if policy.readable else (None,):
@@ -116,7 +143,10 @@ def judged(facts: CallFacts, rules: RuleSet) -> Iterator[tuple[Policy, Rule | No
     for policy, rule in rules.about(facts):
         if not policy.speaks(facts):
             continue
-        value = None if rule is None or policy.all_undecided else rule.value(facts)
+        if not policy.enforced:
+            aside = aside or facts.aside()
+        known = facts if policy.enforced or aside is None else aside
+        value = None if rule is None or policy.all_undecided else rule.value(known)
         if value is not False:
             yield policy, rule, value
 
@@ -129,45 +159,75 @@ def order_of(policy: Policy, rule: Rule | None) -> tuple[str, ...]:
     return (*policy.order, *((rule.name, rule.effect, rule.reason or "") if rule else ("",)))
 
 
-def _combine(facts: CallFacts, rules: RuleSet) -> Decision:
-    """Combine what the rules say (5.3): a true Deny, then what is undecided, then Allow, then the default."""
-    denying: list[tuple[Policy, Rule | None]] = []
-    undecided: list[tuple[Policy, Rule | None]] = []
-    allowing: list[tuple[Policy, Rule | None]] = []
-    recorded: list[tuple[Policy, Rule | None]] = []
-    for policy, rule, value in judged(facts, rules):
+@dataclass
+class _Found:
+    """The rules that are not false, by what they lead to (5.3)."""
+
+    denying: list[_Entry] = field(default_factory=list)
+    undecided: list[_Entry] = field(default_factory=list)
+    asking: list[_Entry] = field(default_factory=list)
+    allowing: list[_Entry] = field(default_factory=list)
+    recorded: list[_Entry] = field(default_factory=list)
+
+    def add(self, policy: Policy, rule: Rule | None, value: bool | None) -> None:  # noqa: FBT001 - a truth value
+        """File one rule. An undecided Allow is as if absent; a policy that cannot be read counts as an undecided Deny."""
         effect = rule.effect if rule else "Deny"
         if not policy.enforced:
             if rule is not None and (value or effect != "Allow"):
-                recorded.append((policy, rule))
+                self.recorded.append((policy, rule))
         elif effect == "Allow":
             if value:
-                allowing.append((policy, rule))
-        elif effect == "Deny" and value:
-            denying.append((policy, rule))
+                self.allowing.append((policy, rule))
+        elif not value or (effect == "RequireApproval" and _asking((policy, rule)) is None):
+            self.undecided.append((policy, rule))
         else:
-            # An undecided Deny or RequireApproval, and for now a true RequireApproval: nobody can approve yet.
-            undecided.append((policy, rule))
-    audit = _marks(recorded)
-    for settled, code in ((denying, "policy.denied"), (undecided, "policy.undecided"), (allowing, "policy.allowed")):
-        if settled:
-            return _settled(settled, code, audit)
+            (self.denying if effect == "Deny" else self.asking).append((policy, rule))
+
+
+def _combine(question: Question, facts: CallFacts, rules: RuleSet) -> Decision:
+    """Combine what the rules say (5.3): a true Deny, what is undecided, what asks, what allows, then the default."""
+    found = _Found()
+    for policy, rule, value in judged(facts, rules):
+        found.add(policy, rule, value)
+    audit = _marks(found.recorded)
+    if found.denying:
+        return _settled(found.denying, "policy.denied", audit)
+    if found.undecided:
+        return _settled(found.undecided, "policy.undecided", audit)
+    if found.asking:
+        answer = answer_of(question, [one for entry in found.asking if (one := _asking(entry)) is not None])
+        return replace(_settled(found.asking, answer.code, audit), approval=answer.approval)
+    if found.allowing:
+        return _settled(found.allowing, "policy.allowed", audit)
     return Decision("Deny", "policy.default_deny", audit=audit)
 
 
-def _marks(found: list[tuple[Policy, Rule | None]]) -> tuple[RuleMark, ...]:
+def _asking(entry: _Entry) -> Asking | None:
+    """Return what an approval must answer. A rule that is true has approvers that could be read."""
+    policy, rule = entry
+    return Asking(policy.order, rule.name, rule.approvers) if rule is not None and rule.approvers is not None else None
+
+
+_EFFECT_OF: Final[Mapping[str, Effect]] = {
+    "policy.allowed": "Allow",
+    "approval.required": "RequireApproval",
+    "approval.pending": "RequireApproval",
+}
+
+
+def _marks(found: list[_Entry]) -> tuple[RuleMark, ...]:
     return tuple(policy.mark(rule) for policy, rule in sorted(found, key=lambda pair: order_of(*pair)))
 
 
-def _settled(found: list[tuple[Policy, Rule | None]], code: str, audit: tuple[RuleMark, ...]) -> Decision:
+def _settled(found: list[_Entry], code: str, audit: tuple[RuleMark, ...]) -> Decision:
     policy, rule = min(found, key=lambda pair: order_of(*pair))
-    allowed = code == "policy.allowed"
+    effect = _EFFECT_OF.get(code, "Deny")
     return Decision(
-        effect="Allow" if allowed else "Deny",
+        effect=effect,
         code=code,
         policy=policy.label,
         rule=rule.name if rule else None,
-        reason=rule.reason if rule and not allowed else None,
+        reason=rule.reason if rule and effect != "Allow" else None,
         audit=audit,
         settled=_marks(found),
     )
@@ -177,6 +237,7 @@ def _facts_without_call(question: Question, server: ToolServer, tool: Tool | Non
     return CallFacts.of(
         question,
         server=server.key,
+        audience=server.audience,
         tool=tool.name if tool else "",
         access=tool.access if tool else "",
         arguments_known=False,
@@ -196,7 +257,8 @@ def names_server(question: Question, rules: RuleSet, servers: Catalogue) -> bool
 def listable(question: Question, rules: RuleSet, servers: Catalogue) -> tuple[str, ...]:
     """Return, sorted, the tools of ``question.server`` that some call of this caller might be allowed (5.7).
 
-    A courtesy: the call is decided again. What is not built helps nobody here either: a rule with ``when`` shows no tool.
+    A courtesy: the call is decided again. A rule whose ``arguments`` or ``when`` would have to be asked counts as true where
+    it allows or asks, and as false where it denies.
     """
     server = servers.find(question.server)
     agent = question.caller.agent
@@ -217,7 +279,7 @@ def _shown(question: Question, rules: RuleSet, server: ToolServer, tool: Tool) -
     for policy, rule, value in judged(facts, rules):
         if not policy.enforced:
             continue
-        if rule is None or (rule.effect != "Allow" and value):
+        if rule is None or (rule.effect == "Deny" and value):
             return False
-        shown = shown or (rule.effect == "Allow" and not rule.builds_on_when)
+        shown = shown or rule.effect != "Deny"
     return shown

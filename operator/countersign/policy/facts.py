@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from countersign.policy.expression import Evaluation
 from countersign.policy.logic import ASSURANCE, KEY_TIER, rank
 
 if TYPE_CHECKING:
@@ -27,46 +28,70 @@ class User:
 
 @dataclass(frozen=True)
 class CallFacts:
-    """The facts that parts of rules read. ``arguments_known`` is False for a list: then every such part is undecided."""
+    """The facts that parts of rules read. ``arguments_known`` is False for a list: then every such part is undecided.
+
+    ``tier`` is ``key_tier`` as a word. ``evaluation`` is what the expressions of this one decision share.
+    """
 
     now: datetime
     caller: Caller
     agent: str
     user: User | None
+    task: Mapping[str, Any] | None
     server: str
+    audience: str
     tool: str
     access: str
     arguments: Any
     assurance: int | None
+    tier: str
     key_tier: int | None
     age_seconds: float | None
     arguments_known: bool = True
+    evaluation: Evaluation = field(default_factory=Evaluation, compare=False, repr=False)
 
     @classmethod
-    def of(cls, question: Question, *, server: str, tool: str, access: str, arguments_known: bool = True) -> CallFacts:
+    def of(
+        cls,
+        question: Question,
+        *,
+        server: str,
+        tool: str,
+        access: str,
+        audience: str = "",
+        arguments_known: bool = True,
+    ) -> CallFacts:
         """Work the facts out. The age of an attestation is None if there was none or it lies in the future."""
         caller = question.caller
         attested = caller.device.attestation_time
         age = None if attested is None else (question.now - attested).total_seconds()
+        tier = _tier(caller)
         return cls(
             now=question.now,
             caller=caller,
             agent=f"{caller.agent.namespace}/{caller.agent.name}",
             user=user_of(question.task),
+            task=question.task,
             server=server,
+            audience=audience,
             tool=tool,
             access=access,
             arguments=question.arguments,
             assurance=rank(ASSURANCE, caller.device.assurance),
-            key_tier=_tier(caller),
+            tier=tier,
+            key_tier=rank(KEY_TIER, tier),
             age_seconds=None if age is None or age < 0 else age,
             arguments_known=arguments_known,
         )
 
+    def aside(self) -> CallFacts:
+        """Return the same facts for what is only recorded: what that uses up, the decision does not miss."""
+        return replace(self, evaluation=Evaluation())
 
-def _tier(caller: Caller) -> int | None:
+
+def _tier(caller: Caller) -> str:
     """Return the tier of this call; on a device that proves nothing it is Software, whatever was signed (wire.md 1.8)."""
-    return KEY_TIER["Software"] if caller.device.assurance == "Software" else rank(KEY_TIER, caller.key_tier)
+    return "Software" if caller.device.assurance == "Software" else caller.key_tier
 
 
 def user_of(task: Mapping[str, Any] | None) -> User | None:

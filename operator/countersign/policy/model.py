@@ -78,8 +78,8 @@ class Question:
 
     ``server`` is the ToolServer's ``namespace/name`` or its audience (a text with ``://``). ``tool`` is empty for a base
     method of MCP. ``arguments`` is what policy sees: for MCP ``params.arguments``, for HTTP template arguments, query and
-    body members together. ``task`` is the AgentTask object bound to the instance, or None; ``approvals`` are ToolApproval
-    objects (not built yet: they change nothing). ``now`` is aware, one reading for the whole decision.
+    body members together. ``task`` is the AgentTask object bound to the instance, or None; ``approvals`` are the ToolApproval
+    objects that could be about this call. ``now`` is aware, one reading for the whole decision.
     """
 
     now: datetime
@@ -109,7 +109,8 @@ class Decision:
 
     ``code`` is a code of ``wire.md`` section 10. ``policy``, ``rule`` and ``reason`` name the first rule in reporting order
     that settled it, if rules did (``reason`` only where not allowed). ``settled`` has all of them; ``audit`` has what rules
-    of policies in mode Audit would have done.
+    of policies in mode Audit would have done. ``approval`` is the ToolApproval (``namespace/name``) that answered a rule that
+    asks: an allowing decision uses it up.
     """
 
     effect: Effect
@@ -119,6 +120,7 @@ class Decision:
     reason: str | None = None
     audit: tuple[RuleMark, ...] = ()
     settled: tuple[RuleMark, ...] = ()
+    approval: str | None = None
 
     @property
     def allowed(self) -> bool:

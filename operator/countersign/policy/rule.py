@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from countersign.policy.approval import Approvers, compile_approvers
 from countersign.policy.arguments import compile_argument
 from countersign.policy.environment import DENY_ONLY_IN_UNLESS, compile_environment
-from countersign.policy.logic import Unreadable, all_of, block, integer, items, negate, texts
+from countersign.policy.expression import InvalidExpression, compile_when
+from countersign.policy.logic import Unreadable, all_of, negate
 from countersign.policy.scope import Part, ToolEntry, compile_subjects, compile_task, compile_tools, tools_part
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Rule", "compile_rule"]
 
+_Named = tuple[str, Part]
 _EFFECTS: Final[Mapping[str, Effect]] = {"Allow": "Allow", "Deny": "Deny", "RequireApproval": "RequireApproval"}
 _FIELDS: Final = frozenset(
     {
@@ -40,17 +43,18 @@ _FIELDS: Final = frozenset(
 class Rule:
     """A compiled rule.
 
-    ``agents`` and ``tools`` are what it can be filed under; None means "any", or that the part could not be read.
-    ``builds_on_when`` marks a rule that needs what is not built: it never helps a caller.
+    ``part_names`` says for each part which field it is. ``agents`` and ``tools`` are what it can be filed under; None means "any", or that the part could not be read.
+    ``approvers`` says who may answer a RequireApproval rule; where that could not be read, a part is undecided.
     """
 
     name: str
     effect: Effect
     reason: str | None
     parts: tuple[Part, ...]
+    part_names: tuple[str, ...]
     agents: frozenset[str] | None
     tools: tuple[ToolEntry, ...] | None
-    builds_on_when: bool
+    approvers: Approvers | None
 
     def value(self, facts: CallFacts) -> bool | None:
         """Return whether the rule is true for this call: False settles it, None is undecided."""
@@ -74,64 +78,71 @@ def compile_rule(value: Any, namespace: str | None) -> Rule:
         raise Unreadable
     effect = _EFFECTS.get(stated, "Deny")
     reason = value.get("reason")
-    parts: list[Part] = [] if _FIELDS.issuperset(value) else [_undecided]
+    parts: list[_Named] = [(field, _undecided) for field in sorted(map(str, set(value) - _FIELDS))]
     agents = _scope(value, namespace, parts)
     tools = _tools(value, namespace, effect, parts)
+    approvers = _approvers(value, effect, parts)
     _conditions(value, effect, parts)
     return Rule(
         name=name,
         effect=effect,
         reason=reason if isinstance(reason, str) and reason else None,
-        parts=tuple(parts),
+        parts=tuple(part for _name, part in parts),
+        part_names=tuple(name for name, _part in parts),
         agents=agents,
         tools=tools,
-        builds_on_when="when" in value,
+        approvers=approvers,
     )
 
 
-def _scope(rule: Mapping[str, Any], namespace: str | None, parts: list[Part]) -> frozenset[str] | None:
+def _scope(rule: Mapping[str, Any], namespace: str | None, parts: list[_Named]) -> frozenset[str] | None:
     if "subjects" not in rule:
         return None
     try:
         part, agents = compile_subjects(rule["subjects"], namespace)
     except Unreadable:
-        parts.append(_undecided)
+        parts.append(("subjects", _undecided))
         return None
-    parts.append(part)
+    parts.append(("subjects", part))
     return agents
 
 
 def _tools(
-    rule: Mapping[str, Any], namespace: str | None, effect: Effect, parts: list[Part]
+    rule: Mapping[str, Any], namespace: str | None, effect: Effect, parts: list[_Named]
 ) -> tuple[ToolEntry, ...] | None:
     """Compile ``tools``; a rule that grants must say which tools, of which server."""
     if "tools" not in rule:
         if effect != "Deny":
-            parts.append(_undecided)
+            parts.append(("tools", _undecided))
         return None
     try:
         entries = compile_tools(rule["tools"], namespace, server_required=effect != "Deny")
     except Unreadable:
-        parts.append(_undecided)
+        parts.append(("tools", _undecided))
         return None
-    parts.append(tools_part(entries))
+    parts.append(("tools", tools_part(entries)))
     return entries
 
 
-def _conditions(rule: Mapping[str, Any], effect: Effect, parts: list[Part]) -> None:
+def _conditions(rule: Mapping[str, Any], effect: Effect, parts: list[_Named]) -> None:
     if "task" in rule:
-        parts.append(_read(lambda: compile_task(rule["task"])))
+        parts.append(("task", _read(lambda: compile_task(rule["task"]))))
     if "environment" in rule:
-        parts.append(_read(lambda: _environment(rule["environment"], effect)))
+        parts.append(("environment", _read(lambda: _environment(rule["environment"], effect))))
     if "unless" in rule:
-        parts.append(_read(lambda: _unless(rule["unless"], effect)))
+        parts.append(("unless", _read(lambda: _unless(rule["unless"], effect))))
     if "arguments" in rule:
         parts.extend(_arguments(rule["arguments"]))
     if "when" in rule:
-        # CEL is not built: undecided (never "as if absent", which would widen an Allow rule).
-        parts.append(_undecided)
-    if ("approval" in rule) != (effect == "RequireApproval") or ("approval" in rule and not _approval(rule)):
-        parts.append(_undecided)
+        # Last: a part that costs less and is false settles the rule without it.
+        parts.append(("when", _when(rule["when"])))
+
+
+def _when(value: Any) -> Part:
+    try:
+        return compile_when(value).holds
+    except InvalidExpression:
+        return _undecided
 
 
 def _read(build: Callable[[], Part]) -> Part:
@@ -154,10 +165,10 @@ def _unless(value: Any, effect: Effect) -> Part:
     return lambda facts: negate(holds(facts))
 
 
-def _arguments(value: Any) -> list[Part]:
+def _arguments(value: Any) -> list[_Named]:
     if not isinstance(value, list) or not value:
-        return [_undecided]
-    return [_read(partial(_argument, entry)) for entry in value]
+        return [("arguments", _undecided)]
+    return [(f"arguments[{place}]", _read(partial(_argument, entry))) for place, entry in enumerate(value)]
 
 
 def _argument(entry: Any) -> Part:
@@ -165,15 +176,14 @@ def _argument(entry: Any) -> Part:
     return lambda facts: condition(facts.arguments) if facts.arguments_known else None
 
 
-def _approval(rule: Mapping[str, Any]) -> bool:
-    """Whether the block that says who may approve can be read."""
+def _approvers(rule: Mapping[str, Any], effect: Effect, parts: list[_Named]) -> Approvers | None:
+    """Compile ``approval``, which a RequireApproval rule has and no other."""
+    if effect != "RequireApproval":
+        if "approval" in rule:
+            parts.append(("approval", _undecided))
+        return None
     try:
-        entry = block(rule["approval"], frozenset({"users", "groups", "expiresSeconds"}))
-        for name in ("users", "groups"):
-            if name in entry:
-                texts(items(entry[name]))
-        if "expiresSeconds" in entry:
-            integer(entry["expiresSeconds"], least=1)
+        return compile_approvers(rule.get("approval"))
     except Unreadable:
-        return False
-    return True
+        parts.append(("approval", _undecided))
+        return None

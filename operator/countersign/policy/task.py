@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from countersign.policy.logic import Unreadable
 from countersign.policy.scope import compile_tools
+from countersign.policy.times import read_time
 
 if TYPE_CHECKING:
     from countersign.policy.model import Question
 
-__all__ = ["read_time", "task_fault", "task_includes"]
-
-
-def read_time(value: Any) -> datetime | None:
-    """Read an RFC 3339 time with an offset; None for anything else."""
-    if not isinstance(value, str):
-        return None
-    try:
-        time = datetime.fromisoformat(value)
-    except ValueError:
-        return None
-    return None if time.tzinfo is None else time.astimezone(UTC)
+__all__ = ["task_fault", "task_includes"]
 
 
 def task_fault(question: Question) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from countersign.kube import DEVICE_POOLS, DEVICES, IDENTITY_ISSUERS, TOOL_SERVERS
-from countersign.policy import audience_owned, schema_fault
+from countersign.policy import audience_owned, schema_fault, when_fault
 from countersign_webhook.admission.pem import bundle_fault
 from countersign_webhook.admission.review import Refused
 
@@ -129,6 +129,15 @@ def _tool_server(review: Review, judge: Judge, now: datetime) -> None:
             raise Refused(f"spec.tools[{tool.get('name')}].inputSchema{fault}")
 
 
+def _policy(review: Review, judge: Judge, now: datetime) -> None:
+    """Judge every ``when``: a condition that does not compile would leave its rule undecided, for ever and in silence."""
+    del judge, now
+    rules = review.spec.get("rules")
+    for rule in rules if isinstance(rules, list) else ():
+        if isinstance(rule, dict) and "when" in rule and (fault := when_fault(rule["when"])) is not None:
+            raise Refused(f"spec.rules[{rule.get('name')}].when: {fault}")
+
+
 def _instance(review: Review, judge: Judge, now: datetime) -> None:
     del now
     if review.operation == "CREATE":
@@ -155,5 +164,7 @@ KINDS: Final[dict[str, Callable[[Review, Judge, datetime], None]]] = {
     "DevicePool": _pool,
     "Device": _device,
     "ToolServer": _tool_server,
+    "ToolPolicy": _policy,
+    "ClusterToolPolicy": _policy,
     "AgentInstance": _instance,
 }

@@ -6,7 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from countersign.kube import AGENT_IDENTITIES, NAMESPACES
-from countersign.kube.injection import inject, select_identities
+from countersign.kube.injection import hindrances, inject, select_identities
+from countersign.kube.sidecar import port_of
 from countersign_webhook.admission.review import Refused
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ async def mutate_pod(
     review: Review, source: PolicySource, settings: InjectionSettings, *, own_namespace: str
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the JSON Patch for a pod that is being created, and the warnings for who creates it.
+
+    A pod that cannot be an agent's is left alone with a warning; the operator writes the Event.
 
     ``own_namespace`` is Countersign's own, of which no pod is an agent (crds.md 4.1).
 
@@ -49,7 +52,9 @@ async def mutate_pod(
     if len(identities) > 1:
         names = ", ".join(sorted(one["metadata"]["name"] for one in identities))
         return [], [f"AgentIdentities {names} all select this pod: it gets no signer and no identity (Overlap)"]
-    return inject(pod, identities[0], settings), _token_warnings(pod)
+    if found := hindrances(pod, identities[0], settings):
+        return [], [f"this pod gets no signer and no identity (NotInjected): {'; '.join(found)}"]
+    return inject(pod, identities[0], settings), [*_token_warnings(pod), *_port_warnings(pod, identities[0])]
 
 
 async def _labels(source: PolicySource, namespace: str) -> dict[str, str]:
@@ -74,6 +79,19 @@ def _token_warnings(pod: dict[str, Any]) -> list[str]:
     if not mounted:
         return []
     return ["this agent's containers mount a ServiceAccount token; set automountServiceAccountToken: false"]
+
+
+def _port_warnings(pod: dict[str, Any], identity: dict[str, Any]) -> list[str]:
+    """Warn of a container that says it listens where the signer does: all of a pod share their ports."""
+    port = port_of(identity)
+    return [
+        f"container {container.get('name')} names port {taken.get('containerPort')}, which is the signer's; "
+        f"set signer.port of AgentIdentity {identity['metadata']['name']}"
+        for kind in ("initContainers", "containers")
+        for container in (pod.get("spec") or {}).get(kind) or []
+        for taken in container.get("ports") or []
+        if taken.get("containerPort") in (port, port + 1)
+    ]
 
 
 def _has_token(volume: dict[str, Any]) -> bool:

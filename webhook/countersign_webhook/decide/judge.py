@@ -92,4 +92,4 @@ def _with_pool_age(decision: Decision, facts: Facts) -> Decision:
 
 
 def _denied(decision: Decision, code: str) -> Decision:
-    return replace(decision, effect="Deny", code=code, policy=None, rule=None, reason=None, settled=())
+    return replace(decision, effect="Deny", code=code, policy=None, rule=None, reason=None, settled=(), approval=None)

@@ -110,6 +110,7 @@ def _add_decision(facts: DecisionFacts, case: Case) -> None:
     if decision is None:
         return
     facts["policy"], facts["rule"], facts["reason"] = decision.policy, decision.rule, decision.reason
+    facts["approval"] = decision.approval
     facts["settled"], facts["audited"] = _marks(decision.settled), _marks(decision.audit)
 
 

@@ -8,6 +8,9 @@ webhook_names:
 {{ include "countersign.serviceNames" (dict "root" . "process" "webhook") }}
 authority_names:
 {{ include "countersign.serviceNames" (dict "root" . "process" "authority") }}
+injection:
+  image: {{ include "countersign.image" . }}
+  version: {{ include "countersign.injectionVersion" . }}
 audiences: {{ .Values.audiences | toJson }}
 log_level: {{ .Values.logLevel }}
 {{- end -}}

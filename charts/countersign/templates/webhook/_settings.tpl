@@ -20,9 +20,22 @@ audiences: {{ .Values.audiences | toJson }}
 log_level: {{ .Values.logLevel }}
 {{- end -}}
 
-{{/* The sidecar: what the webhook injects, and by which the authority knows it again. */}}
+{{/* The sidecar: what the webhook injects, and by which the authority knows it again. The webhook reads the former images and
+gives none of them to anybody. */}}
 {{- define "countersign.injectionSettings" -}}
 injection:
   image: {{ include "countersign.image" . }}
-  version: {{ .Chart.AppVersion | quote }}
+  version: {{ include "countersign.injectionVersion" . }}
+  former_images: {{ .Values.injection.formerImages | toJson }}
+{{- end -}}
+
+{{/* Another image is another version, also between two of one release: by its version the operator knows which image a pod
+was given. */}}
+{{- define "countersign.injectionVersion" -}}
+{{ .Chart.AppVersion }}-{{ include "countersign.image" . | sha256sum | trunc 8 }}
+{{- end -}}
+
+{{/* Images that a signer may have when its pod is created. Former ones too: during an upgrade the webhook of before answers. */}}
+{{- define "countersign.signerImages" -}}
+{{ prepend .Values.injection.formerImages (include "countersign.image" .) | toJson }}
 {{- end -}}
