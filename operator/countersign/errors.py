@@ -120,7 +120,7 @@ _FAMILIES: Final[dict[str, tuple[str, ...]]] = {
         "replayed",
     ),
     "pep": ("unknown", "not_allowed"),
-    "audit": ("open", "unavailable"),
+    "audit": ("open", "head", "unavailable"),
     "decide": ("failed", "unavailable"),
     "rate": ("limited",),
     "attest": (

@@ -226,3 +226,60 @@ async def test_kill_9_with_a_torn_line_is_continued_and_told(tmp_path: Path) -> 
     assert after.ok
     assert any("unfinished line of 22 bytes" in note for note in after.notes)
     assert lines(log)[0]["unmapped"]["countersign"]["follows"]["torn"]["bytes"] == 22
+
+
+_FULL = """
+import asyncio, resource, signal, sys
+from pathlib import Path
+from countersign.audit import AuditLog
+from countersign.clock import SystemClock
+from countersign.errors import Unavailable
+
+async def main():
+    log = await AuditLog.open(Path(sys.argv[1]), process="webhook", clock=SystemClock(), segment_bytes=int(sys.argv[2]))
+    from audit.test_log import record
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))
+    durable, code = 0, ""
+    try:
+        while durable < 100:
+            await log.append(record())
+            durable += 1
+    except Unavailable as error:
+        code = error.code
+    print(durable, code or "none", log.ready)
+    await log.aclose()
+
+asyncio.run(main())
+"""
+
+
+async def limited(directory: Path, *, segment: int) -> list[str]:
+    """Write up to 100 records where no file may have more than 8,000 bytes: how many, with which code, and still ready."""
+    tests = Path(__file__).parent.parent
+    child = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", _FULL, str(directory), str(segment)],
+        env={**os.environ, "PYTHONPATH": str(tests)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return child.stdout.split()[-3:]
+
+
+async def test_e1_a_full_disk_refuses_and_what_was_answered_is_there(tmp_path: Path) -> None:
+    durable, code, ready = await limited(tmp_path, segment=1 << 20)
+    assert (code, ready) == ("audit.unavailable", "False")
+    assert 0 < int(durable) < 100
+    log = await opened(tmp_path)
+    await log.aclose()
+    report = verify_log([tmp_path])
+    assert report.ok
+    assert report.records == int(durable) + 2
+    assert "torn" in lines(log)[0]["unmapped"]["countersign"]["follows"]
+
+
+async def test_files_that_stay_small_never_meet_the_limit_of_one(tmp_path: Path) -> None:
+    assert await limited(tmp_path, segment=4096) == ["100", "none", "True"]
+    assert verify_log([tmp_path]).records == 101

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
-from audit.test_log import record
+from audit.test_log import NOW, record
 
 from countersign.audit import DecisionFacts, decision_record, new_decision_id
+from countersign.audit.record import head_record, open_record
+from countersign.errors import CODES
+
+OCSF = json.loads((Path(__file__).parents[1] / "data" / "audit" / "ocsf-api-activity.schema.json").read_text())
+VALID = jsonschema.Draft202012Validator(OCSF)
 
 
 def test_an_allowed_read_in_full() -> None:
@@ -103,3 +112,38 @@ def test_decision_ids_are_uuid_7_and_sort_by_time() -> None:
     assert len(set(ids)) == 50
     assert all(re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", one) for one in ids)
     assert [one[:13] for one in ids] == sorted(one[:13] for one in ids)
+
+
+@pytest.mark.parametrize("code", sorted(CODES))
+@pytest.mark.parametrize("allowed", [True, False])
+def test_every_record_has_what_ocsf_requires_of_api_activity(code: str, allowed: bool) -> None:  # noqa: FBT001
+    VALID.validate(record(code=code, allowed=allowed))
+    VALID.validate(record(code=code, allowed=allowed, access="ReadOnly", tool=None, agent="a", peer="10.0.0.1"))
+
+
+def test_what_the_log_says_of_itself_has_what_ocsf_requires() -> None:
+    follows = {"log": "countersign-webhook-1", "seq": 3, "head": "sha256:" + "0" * 64}
+    for ended, beside in (((), ()), ((follows, follows), ("countersign-webhook-2",))):
+        VALID.validate(open_record(new_decision_id(), NOW, ended, beside, process="countersign-webhook"))
+    VALID.validate(head_record(new_decision_id(), NOW, "a.b.c", process="countersign-webhook"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "activity_id",
+        "actor",
+        "api",
+        "category_uid",
+        "class_uid",
+        "metadata",
+        "severity_id",
+        "src_endpoint",
+        "time",
+        "type_uid",
+    ],
+)
+def test_the_schema_misses_each_required_field(name: str) -> None:
+    found: dict[str, Any] = record()
+    del found[name]
+    assert not VALID.is_valid(found)

@@ -19,7 +19,9 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives.asymmetric import ec
 from support.world import FORM, Ca, SoftwareKey, details, form, write_keys
+from typer.testing import CliRunner
 
+from countersign.audit.main import command
 from countersign.devcluster import LocalCA, Plane, PlaneError, free_ports, start
 from countersign.wire import Message, chain_header, sign_request
 
@@ -469,3 +471,30 @@ def test_settings_that_are_wrong_end_the_process_with_a_message(tmp_path: Path) 
     until(lambda: not child.alive, "it runs")
     assert "unknown" in (tmp_path / "log").read_text()
     assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+async def test_e1_the_head_of_the_log_is_signed_and_kept_in_a_config_map(
+    crds: Plane, namespace: str, tmp_path: Path
+) -> None:
+    ca, ports = LocalCA("serving"), dict(zip(("admission", "calls", "health"), free_ports(3), strict=True))
+    config = configure(tmp_path, crds, ca, ports)
+    config.write_text(yaml.safe_dump({**yaml.safe_load(config.read_text()), "namespace": namespace}))
+    child = start("webhook", [str(COUNTERSIGN), "webhook", "--config", str(config)], log=tmp_path / "log")
+    running = Running(crds, child, ca, tmp_path, ports)
+    try:
+        until(lambda: running.health("/readyz") == 200, "the webhook is not ready")
+        agent = Agent(running, namespace)
+        agent.make()
+        await agent.until("ok", seconds=5)
+    finally:
+        child.stop()
+
+    maps = crds.kubectl("get", "configmaps", "-n", namespace, "-l", "countersign.dev/audit=head", "-o", "json")
+    [kept] = json.loads(maps)["items"]
+    [log] = (tmp_path / "audit").glob("*.jsonl")
+    assert kept["metadata"]["name"] == f"countersign-audit-{log.stem}"
+    words = ["verify", str(tmp_path / "audit"), "--heads", "-"]
+    good = CliRunner().invoke(command, words, input=maps)
+    assert (good.exit_code, "not checked" in good.output) == (0, False), good.output
+    log.write_bytes(log.read_bytes().splitlines(keepends=True)[0])
+    assert CliRunner().invoke(command, words, input=maps).exit_code == 1

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
 
-from countersign.audit import AuditLog
+from countersign.audit import AuditLog, HeadKeeper
 from countersign.clock import SystemClock
 from countersign.errors import Unavailable
 from countersign.kube import (
@@ -31,10 +33,13 @@ from countersign_webhook.decide.limit import RateLimit
 from countersign_webhook.decide.notices import Notices
 from countersign_webhook.decide.recorder import Recorder
 from countersign_webhook.decide.rules import RuleBook
+from countersign_webhook.heads import HeadMap
 from countersign_webhook.keys import TokenKeys
 from countersign_webhook.metrics import WebhookMetrics
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric import ec
+
     from countersign.clock import Clock
     from countersign.wire import ReplayCache
     from countersign_webhook.settings import WebhookSettings
@@ -55,6 +60,7 @@ WATCHED: Final = (
     PODS,
 )
 _NONCE_KEY_BYTES: Final = 32
+_LAST_HEAD_SECONDS: Final = 3
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,7 @@ class WebhookContext:
     replay: ReplayCache
     instance_rate: RateLimit
     address_rate: RateLimit
+    heads: HeadKeeper | None = None
     _closing: tuple[WatchCache | Kube, ...] = field(default=(), repr=False)
 
     @classmethod
@@ -119,16 +126,39 @@ class WebhookContext:
     async def from_settings(cls, settings: WebhookSettings) -> WebhookContext:
         """Connect, start to watch and open the audit log; the first lists may still be under way afterwards."""
         clock = SystemClock()
-        audit = await AuditLog.open(settings.audit.directory, process="webhook", clock=clock)
+        audit = await AuditLog.open(
+            settings.audit.directory, process="webhook", clock=clock, segment_bytes=settings.audit.segment_bytes
+        )
         kube = await Kube.connect(settings.kubeconfig)
         cache = WatchCache(kube, WATCHED, clock=clock)
         notices = Notices(EventRecorder(kube, "countersign-webhook"))
         context = cls.of(settings, clock=clock, source=cache, audit=audit, notices=notices, closing=(cache, kube))
         await cache.start()
-        return context
+        heads = HeadKeeper(
+            audit,
+            issuer=settings.issuer,
+            key=context.head_key,
+            publish=HeadMap(kube, settings.namespace, context.public_key).keep,
+            clock=clock,
+        )
+        return replace(context, heads=heads)
+
+    def head_key(self) -> tuple[str, ec.EllipticCurvePrivateKey]:
+        """Return the issuer's key of now, for the heads of the log. Raises Unavailable if there is none."""
+        key = self.keys.signing(int(self.clock.now().timestamp()))
+        return key.kid, key.private_key
+
+    def public_key(self, kid: str) -> dict[str, Any]:
+        """Return the JWK of a key that signs now."""
+        shown = self.keys.jwks(int(self.clock.now().timestamp()))["keys"]
+        return next(dict(one) for one in shown if one["kid"] == kid)
 
     async def aclose(self) -> None:
-        """Stop watching, then close the log: what was decided is on disk."""
+        """Have the end of the log signed, stop watching, then close the log: what was decided is on disk."""
+        if self.heads is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_HEAD_SECONDS):
+                    await self.heads.sign()
         for part in self._closing:
             await part.aclose()
         await self.audit.aclose()

@@ -104,7 +104,10 @@ async def serve(context: WebhookContext, stop: asyncio.Event) -> None:
         context.keys.refresh()
     ports = Ports(context)
     async with contextlib.AsyncExitStack() as stack:
-        for work in (follow([*ports.files, context.keys]), context.notices.run()):
+        works = [follow([*ports.files, context.keys]), context.notices.run()]
+        if context.heads is not None:
+            works.append(context.heads.run())
+        for work in works:
             stack.push_async_callback(_cancelled, asyncio.create_task(work))
         stack.push_async_callback(ports.aclose)
         await ports.start()

@@ -49,9 +49,10 @@ class Health(_Block):
 
 
 class Audit(_Block):
-    """Where the audit log lies; one file for each start of the process."""
+    """Where the audit log lies: one log for each start of the process, in files of at most ``segment_bytes``."""
 
     directory: Path = Path("/var/lib/countersign/audit")
+    segment_bytes: int = Field(default=64 << 20, ge=4096)
 
 
 class AudienceGrant(_Block):

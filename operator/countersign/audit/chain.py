@@ -1,4 +1,7 @@
-"""Lines and their chain (wire.md 9): RFC 8785 form, one LF, ``{"log","seq","prev"}``; reading a log file back."""
+"""Lines and their chain (wire.md 9): RFC 8785 form, one LF, ``{"log","seq","prev"}``; reading a log's files back.
+
+A log is one file, ``<log>.jsonl``, and after it grew over its limit ``<log>.0001.jsonl`` and so on: the chain runs through.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,23 @@ from typing import TYPE_CHECKING, Any, Final
 import rfc8785
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-__all__ = ["NO_PREVIOUS", "LogFile", "digest", "encode", "line_chain", "ours", "parse_line", "read_log"]
+__all__ = [
+    "NO_PREVIOUS",
+    "LogFile",
+    "digest",
+    "encode",
+    "group",
+    "line_chain",
+    "links",
+    "log_name",
+    "ours",
+    "parse_line",
+    "read_log",
+    "segment_name",
+]
 
 NO_PREVIOUS: Final = "sha256:" + "0" * 64
 """``prev`` of the first line of a log."""
@@ -56,18 +73,21 @@ def line_chain(record: dict[str, Any]) -> dict[str, Any] | None:
     return chain if well_typed else None
 
 
+def links(record: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Return which logs an opening record follows: ``follows``, and in ``also`` further ones that had ended."""
+    facts = ours(record)
+    also = facts.get("also")
+    found = [facts.get("follows"), *(also if isinstance(also, list) else ())]
+    return [link for link in found if isinstance(link, dict) and "log" in link]
+
+
 @dataclass(frozen=True)
 class LogFile:
     """The bytes of one log: complete lines without LF, and what follows the last LF (an unfinished line), if anything."""
 
-    path: Path
+    name: str
     lines: tuple[bytes, ...]
     torn: bytes
-
-    @property
-    def name(self) -> str:
-        """The log's name, which is its file's."""
-        return self.path.stem
 
     @property
     def head(self) -> str | None:
@@ -75,7 +95,29 @@ class LogFile:
         return digest(self.lines[-1]) if self.lines else None
 
 
-def read_log(path: Path) -> LogFile:
-    """Read a log file whole."""
-    *lines, torn = path.read_bytes().split(b"\n")
-    return LogFile(path, tuple(lines), torn)
+def log_name(path: Path) -> str:
+    """Return the log that a file is a part of."""
+    return path.name.partition(".")[0]
+
+
+def segment_name(log: str, number: int) -> str:
+    """Return the name of a log's file; ``number`` counts from 0."""
+    return f"{log}.{number:04d}.jsonl" if number else f"{log}.jsonl"
+
+
+def group(paths: Iterable[Path]) -> dict[str, list[Path]]:
+    """Return the files of each log in the order in which they were written."""
+    logs: dict[str, list[Path]] = {}
+    for path in paths:
+        logs.setdefault(log_name(path), []).append(path)
+    return {name: sorted(files, key=_place) for name, files in sorted(logs.items())}
+
+
+def read_log(files: Sequence[Path]) -> LogFile:
+    """Read a log whole, from its files in order."""
+    *lines, torn = b"".join(path.read_bytes() for path in files).split(b"\n")
+    return LogFile(log_name(files[0]), tuple(lines), torn)
+
+
+def _place(path: Path) -> tuple[int, str]:
+    return (len(path.name), path.name)

@@ -11,18 +11,28 @@ import re
 import secrets
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import rfc8785
 import structlog
 
-from countersign.audit.chain import NO_PREVIOUS, digest, encode, ours, parse_line, read_log
+from countersign.audit.chain import (
+    NO_PREVIOUS,
+    digest,
+    encode,
+    group,
+    links,
+    parse_line,
+    read_log,
+    segment_name,
+)
 from countersign.audit.ids import new_decision_id
 from countersign.audit.record import open_record
 from countersign.errors import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from countersign.clock import Clock
@@ -31,6 +41,8 @@ __all__ = ["AuditLog"]
 
 _LOG: Final = structlog.get_logger(__name__)
 _WAITING_MAX: Final = 4096
+_SEGMENT_BYTES: Final = 64 << 20
+_CHUNK: Final = 1 << 20
 _LOCK: Final = ".lock"
 _PROCESS: Final = re.compile(r"[a-z0-9-]{1,63}")
 
@@ -44,12 +56,15 @@ class AuditLog:
     a log with a hole would be worse than a process that says no (E1).
     """
 
-    def __init__(self, descriptor: int, path: Path, *, head: str, size: int) -> None:
-        """Take over an open, locked file of ``size`` bytes whose first line has the digest ``head``."""
-        self.path = path
-        self.name = path.stem
-        self._descriptor = descriptor
-        self._head, self._next, self._size = head, 1, size
+    def __init__(self, start: _Start, *, segment_bytes: int) -> None:
+        """Take over an open, locked file; a further file is begun where one would grow over ``segment_bytes``."""
+        self.path = start.path
+        self.name = start.path.stem
+        self._descriptor = self._first = start.descriptor
+        self._segment, self._segment_bytes = 0, segment_bytes
+        self._head, self._next, self._size = digest(start.line), 1, len(start.line) + 1
+        self._position = (0, self._head)
+        self._listeners: list[Callable[[], None]] = []
         self._waiting: deque[Waiting] = deque()
         self._wake = asyncio.Event()
         self._broken, self._closing = False, False
@@ -57,8 +72,10 @@ class AuditLog:
         self._writer = asyncio.create_task(self._write(), name=f"audit {self.name}")
 
     @classmethod
-    async def open(cls, directory: Path, *, process: str, clock: Clock) -> AuditLog:
-        """Start a new log in ``directory``; its first record names the log that it follows, if one ended here.
+    async def open(
+        cls, directory: Path, *, process: str, clock: Clock, segment_bytes: int = _SEGMENT_BYTES
+    ) -> AuditLog:
+        """Start a new log in ``directory``; its first record names the logs that ended here and that none follows yet.
 
         Raises
         ------
@@ -71,10 +88,19 @@ class AuditLog:
             msg = f"not a process name: {process!r}"
             raise ValueError(msg)
         try:
-            descriptor, path, line = await asyncio.to_thread(_start, directory, name, clock)
+            start = await asyncio.to_thread(_start, directory, name, clock)
         except OSError as error:
             raise Unavailable("audit.unavailable", f"cannot open a log: {error.strerror}") from error
-        return cls(descriptor, path, head=digest(line), size=len(line) + 1)
+        return cls(start, segment_bytes=segment_bytes)
+
+    @property
+    def position(self) -> tuple[int, str]:
+        """Seq and digest of the last line that is on disk."""
+        return self._position
+
+    def subscribe(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` after each write."""
+        self._listeners.append(callback)
 
     @property
     def ready(self) -> bool:
@@ -105,7 +131,8 @@ class AuditLog:
         self._wake.set()
         await self._writer
         self._thread.shutdown()
-        os.close(self._descriptor)
+        for descriptor in {self._first, self._descriptor}:
+            os.close(descriptor)
 
     async def _write(self) -> None:
         while self._waiting or not self._closing:
@@ -122,16 +149,32 @@ class AuditLog:
         data, good = self._encode(batch)
         loop = asyncio.get_running_loop()
         try:
-            await loop.run_in_executor(self._thread, _append, self._descriptor, self.path, self._size, data)
+            await loop.run_in_executor(self._thread, self._store, data)
         except Exception as error:  # noqa: BLE001 - whatever went wrong, these records are not known to be on disk
             self._broken = True
             _LOG.error("audit log broken", log=self.name, error=str(error))
             return False
-        self._size += len(data)
+        self._position = (self._next - 1, self._head)
         for _record, written in good:
             if not written.done():
                 written.set_result(None)
+        for listener in self._listeners:
+            listener()
         return True
+
+    def _store(self, data: bytes) -> None:
+        """Write and sync, in a further file if this one is full; the writer's thread alone runs this."""
+        _require_untouched(self._descriptor, self.path, self._size)
+        if self._size and self._size + len(data) > self._segment_bytes:
+            path = self.path.with_name(segment_name(self.name, self._segment + 1))
+            descriptor = _create(path)
+            # The first file stays open: its lock says that the log is being written.
+            if self._descriptor != self._first:
+                os.close(self._descriptor)
+            self._descriptor, self.path, self._size, self._segment = descriptor, path, 0, self._segment + 1
+            _sync(path.parent)
+        _put(self._descriptor, data)
+        self._size += len(data)
 
     def _encode(self, batch: list[Waiting]) -> tuple[bytes, list[Waiting]]:
         """Return the lines of a batch; a record that has no RFC 8785 form is refused alone."""
@@ -156,12 +199,18 @@ def _fail(batch: list[Waiting]) -> None:
             written.set_exception(Unavailable("audit.unavailable", "the record could not be written"))
 
 
-def _append(descriptor: int, path: Path, size: int, data: bytes) -> None:
-    """Write and sync, but only onto the very file, of the very size, that this writer left behind."""
+def _require_untouched(descriptor: int, path: Path, size: int) -> None:
+    """Go on only with the very file, of the very size, that this writer left behind."""
     mine, there = os.fstat(descriptor), path.stat()
     if (mine.st_dev, mine.st_ino) != (there.st_dev, there.st_ino) or mine.st_size != size:
         raise OSError(errno.ESTALE, "the log was replaced, removed or changed")
-    _put(descriptor, data)
+
+
+def _create(path: Path) -> int:
+    """Make a new file and lock it: whoever starts next can tell a log that ended from one being written."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return descriptor
 
 
 def _put(descriptor: int, data: bytes) -> None:
@@ -171,25 +220,38 @@ def _put(descriptor: int, data: bytes) -> None:
     os.fdatasync(descriptor)
 
 
-def _start(directory: Path, process: str, clock: Clock) -> tuple[int, Path, bytes]:
-    """Make the log's file with its first line, durably; one writer at a time looks for the log to follow."""
+@dataclass(frozen=True)
+class _Start:
+    """A log that was begun: its open, locked file and its first line."""
+
+    descriptor: int
+    path: Path
+    line: bytes
+
+
+def _start(directory: Path, process: str, clock: Clock) -> _Start:
+    """Make the log's file with its first line, durably; one writer at a time looks for the logs to follow."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _locked(directory / _LOCK):
-        follows = _ended(directory)
+        ended, beside = _others(directory)
         path = directory / f"{process}-{secrets.token_hex(2)}-{new_decision_id()[:13].replace('-', '')}.jsonl"
-        line = encode(open_record(new_decision_id(), clock.now(), follows), log=path.stem, seq=0, prev=NO_PREVIOUS)
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        line = encode(
+            open_record(new_decision_id(), clock.now(), ended, beside, process=process),
+            log=path.stem,
+            seq=0,
+            prev=NO_PREVIOUS,
+        )
+        descriptor = _create(path)
         try:
-            # Held as long as the process lives: whoever starts next can tell a log that ended from one being written.
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _put(descriptor, line + b"\n")
             _sync(directory)
         except OSError:
             os.close(descriptor)
             raise
-    if follows is not None and "torn" in follows:
-        _LOG.warning("the log before ends in an unfinished line", log=follows["log"], torn=follows["torn"])
-    return descriptor, path, line
+    for follows in ended:
+        if "torn" in follows:
+            _LOG.warning("a log before ends in an unfinished line", log=follows["log"], torn=follows["torn"])
+    return _Start(descriptor, path, line)
 
 
 @contextlib.contextmanager
@@ -210,24 +272,48 @@ def _sync(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _ended(directory: Path) -> dict[str, Any] | None:
-    """Return the head of the log that ended last here and that none follows yet; None if there is none.
+def _others(directory: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the heads of the logs that ended here and that none follows yet, the last one first, and who still writes.
 
     A line that a crash tore is not part of the chain; its bytes are named, so that nobody can remove or add any later.
     """
-    logs = [path for path in directory.glob("*.jsonl") if not _held(path)]
-    followed = {_followed(path) for path in directory.glob("*.jsonl")}
-    for path in sorted(logs, key=lambda path: path.stat().st_mtime_ns, reverse=True):
-        if path.stem in followed:
-            continue
-        log = read_log(path)
-        if log.head is None and not log.torn:
-            continue
-        follows: dict[str, Any] = {"log": log.name, "seq": len(log.lines) - 1, "head": log.head or NO_PREVIOUS}
-        if log.torn:
-            follows["torn"] = {"bytes": len(log.torn), "digest": digest(log.torn)}
-        return follows
-    return None
+    logs = group(directory.glob("*.jsonl"))
+    followed = {name for files in logs.values() for name in _followed(files[0])}
+    beside = [name for name, files in logs.items() if any(_held(path) for path in files)]
+    ended = [files for name, files in logs.items() if name not in followed and name not in beside]
+    heads = [_end_of(files) for files in sorted(ended, key=_last_change, reverse=True)]
+    return [head for head in heads if head is not None], beside
+
+
+def _last_change(files: Sequence[Path]) -> int:
+    return max(path.stat().st_mtime_ns for path in files)
+
+
+def _end_of(files: Sequence[Path]) -> dict[str, Any] | None:
+    """Return how a log ended, reading no more of it into memory than its last file; None for one without a byte."""
+    written = [path for path in files if path.stat().st_size]
+    if not written:
+        return None
+    log = read_log(written[-1:])
+    before = sum(_count_lines(path) for path in written[:-1])
+    follows: dict[str, Any] = {
+        "log": log.name,
+        "seq": before + len(log.lines) - 1,
+        "head": log.head or _last_digest(written[:-1]),
+    }
+    if log.torn:
+        follows["torn"] = {"bytes": len(log.torn), "digest": digest(log.torn)}
+    return follows
+
+
+def _last_digest(files: Sequence[Path]) -> str:
+    """Return the digest of the last line of ``files``, where the last file of all has only an unfinished one."""
+    return (read_log(files[-1:]).head or NO_PREVIOUS) if files else NO_PREVIOUS
+
+
+def _count_lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(_CHUNK), b""))
 
 
 def _held(path: Path) -> bool:
@@ -240,10 +326,8 @@ def _held(path: Path) -> bool:
     return False
 
 
-def _followed(path: Path) -> str | None:
-    """Return the name of the log that the one at ``path`` follows."""
+def _followed(path: Path) -> list[str]:
+    """Return the names of the logs that the one that begins at ``path`` follows."""
     with path.open("rb") as file:
         record = parse_line(file.readline().rstrip(b"\n"))
-    follows = ours(record).get("follows")
-    name = follows.get("log") if isinstance(follows, dict) else None
-    return name if isinstance(name, str) else None
+    return [str(link["log"]) for link in links(record)]

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from countersign.audit.kept import read_heads, read_jwks
 from countersign.audit.query import Filters, Row, query, row_of
+from countersign.audit.tail import Tail
 from countersign.audit.verify import VerifyReport, verify_log
+
+if TYPE_CHECKING:
+    from countersign.audit.heads import HeadKeys
 
 __all__ = ["command"]
 
@@ -23,6 +29,7 @@ command = typer.Typer(no_args_is_help=True, help="Verify and search the record o
 _BROKEN: Final = 1
 _USAGE: Final = 2
 _WIDE: Final = 10_000
+_TAIL_SECONDS: Final = 0.5
 _AGE: Final = re.compile(r"(\d{1,6})([smhd])")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -55,17 +62,34 @@ Logs = Annotated[
 
 
 @command.command(
-    epilog="Examples:  countersign audit verify /var/lib/countersign/audit   ·   countersign audit verify a.jsonl b.jsonl"
+    epilog=(
+        "Examples:  countersign audit verify /var/lib/countersign/audit   ·   kubectl get configmaps -n countersign-system "
+        "-l countersign.dev/audit=head -o json | countersign audit verify DIR --heads -"
+    )
 )
 def verify(
     logs: Logs,
+    *,
+    heads: Annotated[
+        str | None,
+        typer.Option(help="File (or - for standard input) with signed heads: one JWS a line, or ConfigMaps as JSON."),
+    ] = None,
+    jwks: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="JWKS of the issuer, as /.well-known/jwks.json answered when the heads were signed; repeatable."
+        ),
+    ] = None,
     output: Annotated[Form, typer.Option("--output", "-o", help="text or json.")] = Form.text,
 ) -> None:
     """Check that no record was edited, removed, added or moved, within each log and from log to log.
 
+    Signed heads tell where a log stood: one inside or outside the logs whose lines are not there any more is a fault.
+
     Exit status: 0 the logs are whole, 1 the chain is broken, 2 wrong use or unreadable files.
     """
-    report = _verified(logs)
+    kept, keys = _kept(heads, jwks or [])
+    report = _verified(logs, kept, keys)
     if output is Form.json:
         typer.echo(json.dumps(_report(report), indent=1))
     else:
@@ -73,12 +97,31 @@ def verify(
     raise typer.Exit(0 if report.ok else _BROKEN)
 
 
-def _verified(logs: list[Path]) -> VerifyReport:
+def _kept(heads: str | None, jwks: list[Path]) -> tuple[list[str], HeadKeys | None]:
+    """Read heads and keys; None for keys if none are given, so that no signature can be checked."""
+    found: list[str] = []
+    keys: HeadKeys = {}
+    name = ""
     try:
-        report = verify_log(_there(logs))
+        if heads is not None:
+            name = heads
+            found, keys = read_heads(typer.get_text_stream("stdin").read() if heads == "-" else Path(heads).read_text())
+            if not found:
+                raise _usage("there is no head in what --heads names")
+        for path in jwks:
+            name = str(path)
+            keys |= read_jwks(path.read_text())
+    except (OSError, ValueError) as error:
+        raise _usage(f"cannot read {name}: {error}") from error
+    return found, keys or None
+
+
+def _verified(logs: list[Path], heads: list[str], keys: HeadKeys | None) -> VerifyReport:
+    try:
+        report = verify_log(_there(logs), heads=heads, keys=keys)
     except OSError as error:
         raise _usage(f"cannot read {error.filename}: {error.strerror}") from error
-    if not report.logs:
+    if not (report.logs or heads):
         raise _usage("there are no logs (*.jsonl)")
     return report
 
@@ -159,11 +202,45 @@ def search(  # noqa: PLR0913 - each is an option that people type
         records = list(query(_there(logs), filters))
     except OSError as error:
         raise _usage(f"cannot read {error.filename}: {error.strerror}") from error
-    if output is Output.json:
-        for record in records:
-            typer.echo(json.dumps(record, sort_keys=True, ensure_ascii=True))
+    _show(records, output)
+
+
+@command.command(
+    epilog="Examples:  countersign audit tail DIR -f   ·   countersign audit tail DIR -n 100 --answer deny -o json"
+)
+def tail(
+    logs: Logs,
+    *,
+    agent: Annotated[str | None, typer.Option(help="SPIFFE ID or its last part, or NAMESPACE/INSTANCE.")] = None,
+    tool: Annotated[str | None, typer.Option(help="Name of the tool.")] = None,
+    code: Annotated[str | None, typer.Option(help="Reason code, or a family with its dot, such as policy.")] = None,
+    answer: Annotated[Answer | None, typer.Option(help="allow or deny.")] = None,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the records there are.")] = 20,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new records, until interrupted.")] = False,
+    output: Annotated[Output, typer.Option("--output", "-o", help="table, wide or json (one record a line).")] = (
+        Output.table
+    ),
+) -> None:
+    """Print the newest records, and with --follow those that come."""
+    filters = Filters(agent=agent, tool=tool, code=code, answer=None if answer is None else answer.value)
+    following = Tail(_there(logs), filters)
+    try:
+        there = following.new()
+        _show(there[-lines:] if lines else [], output)
+        while follow:
+            time.sleep(_TAIL_SECONDS)
+            if came := following.new():
+                _show(came, output, header=False)
+    except OSError as error:
+        raise _usage(f"cannot read {error.filename}: {error.strerror}") from error
+
+
+def _show(records: list[dict[str, Any]], output: Output, *, header: bool = True) -> None:
+    if output is not Output.json:
+        _table([row_of(record) for record in records], wide=output is Output.wide, header=header)
         return
-    _table([row_of(record) for record in records], wide=output is Output.wide)
+    for record in records:
+        typer.echo(json.dumps(record, sort_keys=True, ensure_ascii=True))
 
 
 def _time(value: str | None, option: str) -> datetime | None:
@@ -181,11 +258,11 @@ def _time(value: str | None, option: str) -> datetime | None:
     return time
 
 
-def _table(rows: list[Row], *, wide: bool) -> None:
+def _table(rows: list[Row], *, wide: bool, header: bool = True) -> None:
     names = ["TIME", "ANSWER", "CODE", "AGENT", "TOOL", "DEVICE", "USER", "DECISION"]
     if wide:
         names += ["INSTANCE", "SERVICE", "OPERATION", "POLICY", "RULE", "TIER", "PEER"]
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold", show_header=header)
     for name in names:
         table.add_column(name, overflow="fold", no_wrap=True)
     for row in rows:

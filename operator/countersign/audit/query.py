@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from countersign.audit.chain import ours
+from countersign.audit.chain import log_name, ours
 from countersign.audit.verify import log_paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-__all__ = ["Filters", "Row", "query", "row_of"]
+__all__ = ["Filters", "Row", "query", "record_of", "row_of", "wanted"]
+
+_OWN: Final = ("audit.open", "audit.head")
 
 
 @dataclass(frozen=True)
@@ -112,23 +114,33 @@ def row_of(record: dict[str, Any]) -> Row:
 def query(paths: Iterable[Path], filters: Filters) -> Iterator[dict[str, Any]]:
     """Yield the records that match, by time, then log and place; a line that cannot be read is left to ``verify``.
 
-    The records that open a log are left out unless their code is asked for.
+    What the log says of itself (``audit.open``, ``audit.head``) is left out unless a code is asked for.
     """
     files, _whole = log_paths(paths)
-    found: list[tuple[int, str, int, dict[str, Any]]] = []
+    found: list[tuple[int, str, int, int, dict[str, Any]]] = []
     for path in files:
         with path.open("rb") as lines:
             for place, line in enumerate(lines):
-                record = _record(line)
-                if record is None or (record.get("status_code") == "audit.open" and filters.code is None):
+                record = record_of(line)
+                if record is None or not wanted(record, filters):
                     continue
                 row = row_of(record)
                 if filters.match(record, row):
-                    found.append((int(row.time.timestamp() * 1000), path.stem, place, record))
-    yield from (record for *_order, record in sorted(found, key=lambda entry: entry[:3]))
+                    found.append((int(row.time.timestamp() * 1000), *_file_order(path), place, record))
+    yield from (record for *_order, record in sorted(found, key=lambda entry: entry[:4]))
 
 
-def _record(line: bytes) -> dict[str, Any] | None:
+def wanted(record: dict[str, Any], filters: Filters) -> bool:
+    """Tell whether a record is one that people ask for: not what the log says of itself, unless a code is asked for."""
+    return filters.code is not None or record.get("status_code") not in _OWN
+
+
+def _file_order(path: Path) -> tuple[str, int]:
+    return log_name(path), len(path.name)
+
+
+def record_of(line: bytes) -> dict[str, Any] | None:
+    """Return the record of a line; None if there is none to read."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):

@@ -11,11 +11,12 @@ from countersign.errors import CODES
 if TYPE_CHECKING:
     from datetime import datetime
 
-__all__ = ["DecisionFacts", "Mark", "decision_record", "open_record"]
+__all__ = ["DecisionFacts", "Mark", "decision_record", "head_record", "open_record"]
 
 _READ: Final = 2
 _OTHER: Final = 99
 _ALLOW, _POLICY_DENY, _THEFT = 1, 2, 4
+_UNKNOWN: Final = "unknown"
 # What looks like a stolen or forged credential is worth more attention than a rule that said no.
 _THEFT_FAMILIES: Final = ("proof.", "token.", "session.")
 
@@ -121,21 +122,49 @@ def decision_record(**facts: Unpack[DecisionFacts]) -> dict[str, Any]:
     )
     record["action_id"] = 1 if allowed else 2
     record["api"] = {"operation": facts["operation"], "service": {"name": facts["service"]}}
+    # OCSF wants actor and source in each record, also where nobody knows them.
     record["actor"] = _some(
         user=_some(name=facts.get("user")), app_name=facts.get("agent"), app_uid=facts.get("instance")
-    )
+    ) or {"app_name": _UNKNOWN}
     if facts.get("tool"):
         record["resources"] = [{"type": "tool", "name": facts["tool"]}]
-    record["src_endpoint"] = _some(ip=facts.get("peer"))
+    record["src_endpoint"] = _some(ip=facts.get("peer")) or {"name": _UNKNOWN}
     record["device"] = _some(uid=facts.get("device_uid"), name=facts.get("device_name"))
     record["unmapped"] = {"countersign": _some(**{name: _plain(facts.get(name)) for name in _OURS})}
     return {name: value for name, value in record.items() if value != {}}
 
 
-def open_record(decision: str, now: datetime, follows: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the first record of a log; ``follows`` is ``{"log","seq","head","torn"?}`` of the log that it continues."""
-    record = _frame(decision, now, "audit.open", activity=_OTHER, status=1, severity=_ALLOW)
-    record["unmapped"] = {"countersign": {} if follows is None else {"follows": dict(follows)}}
+def open_record(
+    decision: str, now: datetime, ended: Sequence[Mapping[str, Any]], beside: Sequence[str], *, process: str
+) -> dict[str, Any]:
+    """Return the first record of a log.
+
+    ``ended`` are ``{"log","seq","head","torn"?}`` of the logs that it continues, the last one first; ``beside`` are the names
+    of those that were still being written.
+    """
+    record = _own(decision, now, "audit.open", process)
+    facts = {
+        "follows": dict(ended[0]) if ended else None,
+        "also": [dict(one) for one in ended[1:]],
+        "beside": list(beside),
+    }
+    record["unmapped"] = {"countersign": {name: value for name, value in facts.items() if value or name == "beside"}}
+    return record
+
+
+def head_record(decision: str, now: datetime, head: str, *, process: str) -> dict[str, Any]:
+    """Return the record of a signed head, a JWS."""
+    record = _own(decision, now, "audit.head", process)
+    record["unmapped"] = {"countersign": {"head": head}}
+    return record
+
+
+def _own(decision: str, now: datetime, code: str, process: str) -> dict[str, Any]:
+    """Return a record of what the log does itself: the process is actor and source."""
+    record = _frame(decision, now, code, activity=_OTHER, status=1, severity=_ALLOW)
+    record["actor"] = {"app_name": process}
+    record["api"] = {"operation": code, "service": {"name": "audit"}}
+    record["src_endpoint"] = {"name": process}
     return record
 
 

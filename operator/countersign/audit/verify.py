@@ -1,4 +1,4 @@
-"""Is every record still there, unchanged and in its place? Chain in each log, links between logs (wire.md 9, E1).
+"""Is every record still there, unchanged and in its place? Chain in each log, links between logs, heads (wire.md 9, E1).
 
 What no later line vouches for is said, not hidden: the last line of a log that nothing follows is held by its own form only.
 """
@@ -8,11 +8,22 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from countersign.audit.chain import NO_PREVIOUS, LogFile, digest, line_chain, ours, parse_line, read_log
+from countersign.audit.chain import (
+    NO_PREVIOUS,
+    LogFile,
+    digest,
+    group,
+    line_chain,
+    links,
+    ours,
+    parse_line,
+    read_log,
+)
+from countersign.audit.heads import Head, HeadKeys, read_head
 from countersign.errors import CODES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
 __all__ = ["Fault", "LogReport", "VerifyReport", "log_paths", "verify_lines", "verify_log"]
@@ -66,15 +77,17 @@ def log_paths(paths: Iterable[Path]) -> tuple[list[Path], bool]:
     whole = True
     for path in paths:
         if path.is_dir():
-            found.extend(sorted(path.glob("*.jsonl")))
+            found.extend(one for files in group(path.glob("*.jsonl")).values() for one in files)
         else:
             whole = False
             found.append(path)
     return list(dict.fromkeys(found)), whole
 
 
-def verify_log(paths: Iterable[Path]) -> VerifyReport:
-    """Verify log files, or all logs of directories.
+def verify_log(paths: Iterable[Path], *, heads: Iterable[str] = (), keys: HeadKeys | None = None) -> VerifyReport:
+    """Verify log files, or all logs of directories, and that each signed head still has its lines.
+
+    ``heads`` are those kept outside the logs; those inside are always looked at. Without ``keys`` no signature is checked.
 
     Raises
     ------
@@ -83,19 +96,25 @@ def verify_log(paths: Iterable[Path]) -> VerifyReport:
 
     """
     found, whole = log_paths(paths)
-    logs = {path.stem: read_log(path) for path in found}
+    logs = {name: read_log(files) for name, files in group(found).items()}
     faults = [fault for log in logs.values() for fault in verify_lines(log.name, log.lines)]
     notes: list[str] = []
-    follows = {name: _follows(log) for name, log in logs.items()}
+    opened = {name: _opening(log) for name, log in logs.items()}
+    follows = {name: links(record) for name, record in opened.items()}
     followers = _followers(follows, faults)
-    for name, link in follows.items():
-        if link is not None:
+    for name, found_links in follows.items():
+        for link in found_links:
             _verify_link(name, link, logs, whole=whole, faults=faults, notes=notes)
     for name, log in logs.items():
         if name not in followers:
             _verify_end(log, faults, notes)
+            faults += _passed_over(name, opened) if whole else []
+    _verify_heads(logs, heads, keys, whole=whole, faults=faults, notes=notes)
     return VerifyReport(
-        logs=tuple(LogReport(name, len(log.lines), log.head, _linked(follows[name])) for name, log in logs.items()),
+        logs=tuple(
+            LogReport(name, len(log.lines), log.head, next((str(link["log"]) for link in follows[name]), None))
+            for name, log in logs.items()
+        ),
         faults=tuple(faults),
         notes=tuple(notes),
     )
@@ -146,27 +165,98 @@ def _plausible(record: dict[str, Any]) -> bool:
     )
 
 
-def _follows(log: LogFile) -> dict[str, Any] | None:
-    record = parse_line(log.lines[0]) if log.lines else None
-    link = ours(record).get("follows")
-    return link if isinstance(link, dict) else None
+def _opening(log: LogFile) -> dict[str, Any] | None:
+    return parse_line(log.lines[0]) if log.lines else None
 
 
-def _linked(link: dict[str, Any] | None) -> str | None:
-    return None if link is None else str(link.get("log"))
-
-
-def _followers(follows: dict[str, dict[str, Any] | None], faults: list[Fault]) -> dict[str, str]:
+def _followers(follows: dict[str, list[dict[str, Any]]], faults: list[Fault]) -> dict[str, str]:
     """Return which log follows which; a log that two follow is a fork."""
     followers: dict[str, str] = {}
-    for name, link in follows.items():
-        before = _linked(link)
-        if before is None:
-            continue
-        if before in followers:
-            faults.append(Fault(name, 0, f"follows {before}, as {followers[before]} does"))
-        followers[before] = name
+    for name, found in follows.items():
+        for before in (str(link["log"]) for link in found):
+            if before in followers:
+                faults.append(Fault(name, 0, f"follows {before}, as {followers[before]} does"))
+            followers[before] = name
     return followers
+
+
+def _passed_over(name: str, opened: dict[str, dict[str, Any] | None]) -> list[Fault]:
+    """Return a fault if a log that nothing follows and another one lay here together and neither knows of the other.
+
+    A log that begins names those that ended and those still written, so it knows of all that lay there, by these links.
+    """
+    known = {one: _known_by(one, opened) for one in opened}
+    for other, record in opened.items():
+        strangers = other != name and name not in known[other] and other not in known[name]
+        if strangers and isinstance(ours(record).get("beside"), list):
+            return [Fault(name, None, f"{other} has no link to it")]
+    return []
+
+
+def _known_by(name: str, opened: dict[str, dict[str, Any] | None]) -> set[str]:
+    known: set[str] = set()
+    ask = [name]
+    while ask:
+        record = opened.get(ask.pop())
+        beside = ours(record).get("beside")
+        names = [str(link["log"]) for link in links(record)]
+        names += [str(one) for one in beside] if isinstance(beside, list) else []
+        fresh = [one for one in names if one not in known]
+        known.update(fresh)
+        ask += fresh
+    return known
+
+
+def _verify_heads(
+    logs: dict[str, LogFile],
+    outside: Iterable[str],
+    keys: HeadKeys | None,
+    *,
+    whole: bool,
+    faults: list[Fault],
+    notes: list[str],
+) -> None:
+    inside = [(name, place, text) for name, log in logs.items() for place, text in _heads_of(log)]
+    for name, place, text in inside:
+        head = _read(text, keys, name, place, faults)
+        if head is not None and (head.log != name or head.seq >= place):
+            faults.append(Fault(name, place, "holds a head that is not of the lines before it"))
+        elif head is not None:
+            faults += _head_faults(head, logs[name])
+    kept = [_read(text, keys, "heads", None, faults) for text in outside]
+    for head in (one for one in kept if one is not None):
+        if head.log in logs:
+            faults += _head_faults(head, logs[head.log])
+        elif whole:
+            faults.append(Fault(head.log, None, f"is missing: a head names its line {head.seq}"))
+        else:
+            notes.append(f"a head names line {head.seq} of {head.log}, which was not given")
+    if keys is None and (inside or kept):
+        notes.append(f"the signatures of {len(inside) + len(kept)} heads were not checked: no keys were given")
+
+
+def _heads_of(log: LogFile) -> Iterator[tuple[int, str]]:
+    """Yield place and text of each signed head that is a record; a line is read only if it may be one, as few are."""
+    for place, line in enumerate(log.lines):
+        record = parse_line(line) if b'"audit.head"' in line else None
+        if record is not None and record.get("status_code") == "audit.head":
+            yield place, str(ours(record).get("head"))
+
+
+def _read(text: str, keys: HeadKeys | None, log: str, place: int | None, faults: list[Fault]) -> Head | None:
+    try:
+        return read_head(text, keys)
+    except ValueError as error:
+        faults.append(Fault(log, place, f"a head cannot be believed: {error}"))
+        return None
+
+
+def _head_faults(head: Head, log: LogFile) -> list[Fault]:
+    if head.seq >= len(log.lines):
+        return [Fault(log.name, None, f"a head names its line {head.seq}, and it has {len(log.lines)} lines")]
+    if digest(log.lines[head.seq]) != head.head:
+        return [Fault(log.name, head.seq, "is not the line that a head names")]
+    return []
 
 
 def _verify_link(
