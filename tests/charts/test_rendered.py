@@ -38,6 +38,9 @@ def test_lints_strictly(values: tuple[str, ...]) -> None:
         "webhook.url=http://127.0.0.1:9443",
         "webhook.url=https://127.0.0.1:9443/",
         "webhook.replicas=2",
+        "webhook.replicas=0",
+        "replay.url=unix:///socket",
+        "replay.url=redis://user:password@valkey",
         "webhook.storage.typ=EmptyDir",
         "authority.replicas=2",
         "operator.replicas=0",
@@ -107,7 +110,7 @@ def test_validation_is_asked_for_exactly_the_kinds_that_the_webhook_judges() -> 
 @pytest.mark.parametrize("process", LOADERS)
 def test_each_process_can_read_its_settings(process: str, values: tuple[str, ...], tmp_path: Path) -> None:
     objects = render(*values)
-    pod = one(objects, "Deployment", f"countersign-{process}")["spec"]["template"]["spec"]
+    pod = workload(objects, process)["spec"]["template"]["spec"]
     container = pod["containers"][0]
     assert container["args"] == [process, "--config", f"/etc/countersign/{process}.yaml"]
     assert pod["serviceAccountName"] == f"countersign-{process}"
@@ -120,6 +123,33 @@ def test_each_process_can_read_its_settings(process: str, values: tuple[str, ...
     assert (read.namespace, read.kubeconfig) == (SYSTEM, None)
     assert_mounted(pod, read)
     assert_ports(objects, process, container, read)
+
+
+def workload(objects: list[dict[str, Any]], process: str) -> dict[str, Any]:
+    """The Deployment of a process; of several with a volume each, the StatefulSet, whose claim stands for a volume."""
+    sets = [each for each in objects if each["kind"] == "StatefulSet"]
+    if process != "webhook" or not sets:
+        return one(objects, "Deployment", f"countersign-{process}")
+    found = one(objects, "StatefulSet", "countersign-webhook")
+    [claim] = found["spec"]["volumeClaimTemplates"]
+    name = claim["metadata"]["name"]
+    found["spec"]["template"]["spec"]["volumes"].append({"name": name, "persistentVolumeClaim": {"claimName": name}})
+    return found
+
+
+def test_several_replicas_roll_and_one_ends_before_the_next() -> None:
+    alone, few, many = (
+        workload(render(*VALUE_SETS[name]), "webhook")
+        for name in ("one that shares its store", "replicas without volumes", "replicas with a volume each")
+    )
+    assert (alone["spec"]["replicas"], alone["spec"]["strategy"]["type"]) == (1, "Recreate")
+    assert (few["kind"], few["spec"]["replicas"], few["spec"]["strategy"]["type"]) == ("Deployment", 2, "RollingUpdate")
+    assert (many["kind"], many["spec"]["replicas"], "strategy" in many["spec"]) == ("StatefulSet", 3, False)
+    assert not [each for each in render(*VALUE_SETS["replicas with a volume each"]) if "webhook" in claim_name(each)]
+
+
+def claim_name(found: dict[str, Any]) -> str:
+    return str(found["metadata"]["name"]) if found["kind"] == "PersistentVolumeClaim" else ""
 
 
 def volume(pod: dict[str, Any], path: str) -> dict[str, Any]:
@@ -138,6 +168,11 @@ def assert_mounted(pod: dict[str, Any], read: Any) -> None:
             assert volume(pod, str(client_ca.parent))["configMap"]["name"] == "apiserver-client-ca"
     if keys := getattr(read, "token_keys", None):
         assert volume(pod, str(keys))["secret"]["secretName"] == "countersign-token-keys"
+    if replay := getattr(read, "replay", None):
+        assert volume(pod, str(replay.nonce_key.parent))["secret"]["secretName"] == "countersign-nonce-key"
+        if replay.password:
+            assert volume(pod, str(replay.password.parent))["secret"]["secretName"] == "valkey-password"
+            assert volume(pod, str(replay.ca.parent))["configMap"]["name"] == "valkey-ca"
     if audit := getattr(read, "audit", None):
         assert volume(pod, str(audit.directory.parent)).keys() & {"persistentVolumeClaim", "emptyDir"}
     if database := getattr(read, "database_url", None):

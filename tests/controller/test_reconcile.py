@@ -214,7 +214,9 @@ async def test_the_secrets_are_made_once() -> None:
         ("create", "Secret", "countersign-webhook-tls"),
         ("create", "Secret", "countersign-authority-tls"),
         ("create", "Secret", "countersign-token-keys"),
+        ("create", "Secret", "countersign-nonce-key"),
     ]
+    assert len(operator.secret("countersign-nonce-key")["key"]) == 32
     assert set(operator.secret("countersign-webhook-tls")) == {"tls.crt", "tls.key", "ca.crt"}
     assert operator.kube.objects[("secrets", "countersign-system", "countersign-webhook-tls")]["type"] == (
         "kubernetes.io/tls"

@@ -50,6 +50,20 @@ VALUE_SETS: dict[str, tuple[str, ...]] = {
         "guards.exec=false",
         *FACTS,
     ),
+    "replicas with a volume each": (
+        "webhook.replicas=3",
+        "webhook.storage.storageClassName=fast",
+        "replay.url=rediss://valkey.store.svc:6380/1",
+        "replay.username=countersign",
+        "replay.passwordSecret=valkey-password",
+        "replay.caConfigMap=valkey-ca",
+    ),
+    "replicas without volumes": (
+        "webhook.replicas=2",
+        "webhook.storage.type=EmptyDir",
+        "replay.url=redis://valkey.store.svc",
+    ),
+    "one that shares its store": ("replay.url=redis://valkey.store.svc:6379",),
 }
 
 

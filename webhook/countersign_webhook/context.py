@@ -27,7 +27,7 @@ from countersign.kube import (
     WatchCache,
 )
 from countersign.kube.injection import InjectionSettings
-from countersign.wire import MemoryReplayCache, Nonces
+from countersign.wire import MemoryReplayCache, Nonces, SharedReplayCache
 from countersign_webhook.decide.facts import Registry
 from countersign_webhook.decide.limit import RateLimit
 from countersign_webhook.decide.notices import Notices
@@ -36,6 +36,7 @@ from countersign_webhook.decide.rules import RuleBook
 from countersign_webhook.heads import HeadMap
 from countersign_webhook.keys import TokenKeys
 from countersign_webhook.metrics import WebhookMetrics
+from countersign_webhook.replay import RedisCommands, read_nonce_key
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -83,7 +84,7 @@ class WebhookContext:
     instance_rate: RateLimit
     address_rate: RateLimit
     heads: HeadKeeper | None = None
-    _closing: tuple[WatchCache | Kube, ...] = field(default=(), repr=False)
+    _closing: tuple[WatchCache | Kube | RedisCommands, ...] = field(default=(), repr=False)
 
     @classmethod
     def of(
@@ -94,9 +95,9 @@ class WebhookContext:
         source: PolicySource,
         audit: AuditLog,
         notices: Notices,
-        closing: tuple[WatchCache | Kube, ...] = (),
+        closing: tuple[WatchCache | Kube | RedisCommands, ...] = (),
     ) -> WebhookContext:
-        """Join the parts. The key of the nonces is made here, so that a restart voids all of them (A7)."""
+        """Join the parts. With a replay store of its own the key of the nonces is made here: a restart voids them (A7)."""
         metrics, limits = WebhookMetrics(), settings.limits
         return cls(
             settings=settings,
@@ -126,13 +127,19 @@ class WebhookContext:
     async def from_settings(cls, settings: WebhookSettings) -> WebhookContext:
         """Connect, start to watch and open the audit log; the first lists may still be under way afterwards."""
         clock = SystemClock()
+        shared = settings.replay
+        nonces = None if shared is None else Nonces(read_nonce_key(shared.nonce_key))
+        store = None if shared is None else RedisCommands(shared)
         audit = await AuditLog.open(
             settings.audit.directory, process="webhook", clock=clock, segment_bytes=settings.audit.segment_bytes
         )
         kube = await Kube.connect(settings.kubeconfig)
         cache = WatchCache(kube, WATCHED, clock=clock)
         notices = Notices(EventRecorder(kube, "countersign-webhook"))
-        context = cls.of(settings, clock=clock, source=cache, audit=audit, notices=notices, closing=(cache, kube))
+        closing = (cache, kube) if store is None else (cache, kube, store)
+        context = cls.of(settings, clock=clock, source=cache, audit=audit, notices=notices, closing=closing)
+        if nonces is not None and store is not None:
+            context = replace(context, nonces=nonces, replay=SharedReplayCache(store, clock))
         await cache.start()
         heads = HeadKeeper(
             audit,

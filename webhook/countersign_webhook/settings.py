@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
 
 __all__ = ["AudienceGrant", "Tls", "WebhookSettings", "load"]
@@ -87,6 +87,26 @@ class Limits(_Block):
     connections: int = Field(default=4096, ge=1)
 
 
+class Replay(_Block):
+    """A replay store that all replicas share, and K of their nonces: the one without the other is refused (wire.md 3.3.3).
+
+    ``url`` holds no secret: ``password`` is a file. ``ca`` are the roots of a ``rediss`` server.
+    """
+
+    url: str = Field(pattern=r"^(rediss?://[A-Za-z0-9.:\[\]-]+(/[0-9]{1,2})?|unix:///[^?#\s]+)$")
+    nonce_key: Path
+    username: str | None = None
+    password: Path | None = None
+    ca: Path | None = None
+
+    @model_validator(mode="after")
+    def _roots_need_tls(self) -> Self:
+        if self.ca is not None and not self.url.startswith("rediss:"):
+            msg = "ca is for a rediss:// address"
+            raise ValueError(msg)
+        return self
+
+
 class Token(_Block):
     """Call tokens."""
 
@@ -123,6 +143,7 @@ class WebhookSettings(BaseSettings):
     audiences: tuple[AudienceGrant, ...] = ()
     injection: Injection
     limits: Limits = Limits()
+    replay: Replay | None = None
     token: Token = Token()
     decide: Decide = Decide()
     log_level: str = "info"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -33,6 +34,8 @@ _LABELS: Final = {"app.kubernetes.io/managed-by": MANAGER}
 _CA: Final = "countersign-ca"
 _TOKEN_KEYS: Final = "countersign-token-keys"  # noqa: S105 - a name
 _KEYS_JSON: Final = "keys.json"
+_NONCE_KEY: Final = "countersign-nonce-key"
+_NONCE_KEY_BYTES: Final = 32
 _WEBHOOKS: Final = "countersign"
 _TLS: Final = "kubernetes.io/tls"
 # A ConfigMap that somebody changed or deleted is put right within this time.
@@ -68,6 +71,7 @@ class Material:
             "countersign-authority-tls", _TLS, lambda present: serving_members(present, ca, names("authority"), now)
         )
         await self._secret(_TOKEN_KEYS, "Opaque", lambda present: _keys(present, int(now.timestamp())))
+        await self._secret(_NONCE_KEY, "Opaque", _nonce_key)
         for resource in (MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS):
             await self._ca_bundle(resource, bundle_of(webhook))
         self._bundle = _joined(bundle_of(webhook), bundle_of(authority))
@@ -162,6 +166,11 @@ def _keys(present: Members, now: int) -> Members:
             _LOG.error("the token keys cannot be read and are made anew", error=str(error))
     after = rotated(keys, now)
     return present if after == keys and keys else {_KEYS_JSON: written(after)}
+
+
+def _nonce_key(present: Members) -> Members:
+    """Keep the key that replicas of the front door share (wire.md 3.3.3), or make it: a new one voids nonces, no more."""
+    return present if len(present.get("key", b"")) >= _NONCE_KEY_BYTES else {"key": os.urandom(_NONCE_KEY_BYTES)}
 
 
 def _joined(*bundles: bytes) -> str:

@@ -18,6 +18,7 @@ from countersign.wire.message import ONCE_FIELDS, TRAVELLING_FIELDS, Message, tr
 from countersign.wire.nonce import NonceCheck, Nonces
 from countersign.wire.problem import oauth_error, problem, status_of_code
 from countersign.wire.replay import MemoryReplayCache, ReplayCache
+from countersign.wire.shared_replay import SCRIPT, ReplayCommands, SharedReplayCache
 from countersign.wire.signature import content_digest, covered_components, sign_request
 from countersign.wire.steps import Step
 from countersign.wire.strict_json import MAX_BODY, parse_json, parse_value
@@ -32,6 +33,7 @@ __all__ = [
     "MAX_BODY",
     "MCP_VERSIONS",
     "ONCE_FIELDS",
+    "SCRIPT",
     "TOKEN_STEPS",
     "TOOL_NAME",
     "TRAVELLING_FIELDS",
@@ -44,7 +46,9 @@ __all__ = [
     "NonceCheck",
     "Nonces",
     "ReplayCache",
+    "ReplayCommands",
     "RequestKey",
+    "SharedReplayCache",
     "Step",
     "TokenClaims",
     "TokenExam",

@@ -15,6 +15,22 @@ calls:
   tls_cert: /var/run/countersign/tls/tls.crt
   tls_key: /var/run/countersign/tls/tls.key
 token_keys: /var/run/countersign/token-keys
+{{- with .Values.replay }}
+{{- if .url }}
+replay:
+  url: {{ .url | quote }}
+  nonce_key: /var/run/countersign/nonce-key/key
+  {{- if .username }}
+  username: {{ .username | quote }}
+  {{- end }}
+  {{- if .passwordSecret }}
+  password: /var/run/countersign/replay-password/password
+  {{- end }}
+  {{- if .caConfigMap }}
+  ca: /var/run/countersign/replay-ca/ca.crt
+  {{- end }}
+{{- end }}
+{{- end }}
 audiences: {{ .Values.audiences | toJson }}
 {{ include "countersign.injectionSettings" . }}
 log_level: {{ .Values.logLevel }}
