@@ -39,6 +39,7 @@ def test_lints_strictly(values: tuple[str, ...]) -> None:
         "webhook.url=https://127.0.0.1:9443/",
         "webhook.replicas=2",
         "webhook.replicas=0",
+        "peps[0].name=edge",
         "replay.url=unix:///socket",
         "replay.url=redis://user:password@valkey",
         "webhook.storage.typ=EmptyDir",
@@ -165,7 +166,8 @@ def assert_mounted(pod: dict[str, Any], read: Any) -> None:
         for path in filter(None, (getattr(part, "tls_cert", None), getattr(part, "tls_key", None))):
             assert volume(pod, str(path.parent))["secret"]["secretName"] == f"countersign-{process}-tls"
         if client_ca := getattr(part, "client_ca", None):
-            assert volume(pod, str(client_ca.parent))["configMap"]["name"] == "apiserver-client-ca"
+            name = "pep-ca" if block == "calls" else "apiserver-client-ca"
+            assert volume(pod, str(client_ca.parent))["configMap"]["name"] == name
     if keys := getattr(read, "token_keys", None):
         assert volume(pod, str(keys))["secret"]["secretName"] == "countersign-token-keys"
     if replay := getattr(read, "replay", None):

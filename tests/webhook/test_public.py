@@ -95,8 +95,8 @@ async def test_the_metadata_names_the_endpoints(world: World) -> None:
 @pytest.mark.parametrize(
     ("method", "target", "status"),
     [
-        ("POST", "/access/v1/evaluation", 404),
-        ("GET", "/.well-known/authzen-configuration", 404),
+        ("POST", "/access/v1/search/subject", 404),
+        ("POST", "/access/v1/evaluation/", 404),
         ("GET", "/authz/billing/stripe/mcp", 404),
         ("POST", "/refusals", 404),
         ("GET", "/docs", 404),

@@ -15,7 +15,7 @@ __all__ = ["no_such_route"]
 
 
 async def no_such_route(request: Request, error: Exception) -> Response:
-    """Answer unknown paths (also AuthZEN and ext_authz, which are not built) and methods with a problem document."""
+    """Answer unknown paths (also ext_authz, which is not built) and methods with a problem document."""
     del request
     status = error.status_code if isinstance(error, HTTPException) else 500
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}

@@ -1,17 +1,22 @@
-"""The calls port as one application: two signed endpoints as raw ASGI, everything else through FastAPI."""
+"""The calls port as one application: what decides is raw ASGI, everything else goes through FastAPI."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from countersign_webhook.decide.access import EVALUATION, EVALUATIONS, AccessEndpoint
 from countersign_webhook.decide.catalogue import CatalogueEndpoint
 from countersign_webhook.decide.http import target_of
 from countersign_webhook.decide.public import public_app
 from countersign_webhook.decide.token import TokenEndpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from countersign_webhook.context import WebhookContext
     from countersign_webhook.decide.http import Receive, Scope, Send
+
+    App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 __all__ = ["CallsApp"]
 
@@ -21,10 +26,12 @@ class CallsApp:
 
     def __init__(self, context: WebhookContext) -> None:
         """Make the endpoints."""
-        self._signed = {one.path: one for one in (TokenEndpoint(context), CatalogueEndpoint(context))}
+        token, catalogue = TokenEndpoint(context), CatalogueEndpoint(context)
+        self._raw: dict[str, App] = {token.path: token, catalogue.path: catalogue}
+        self._raw |= {path: AccessEndpoint(context, path) for path in (EVALUATION, EVALUATIONS)}
         self._public = public_app(context)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        endpoint = self._signed.get(target_of(scope).partition("?")[0]) if scope["type"] == "http" else None
+        endpoint = self._raw.get(target_of(scope).partition("?")[0]) if scope["type"] == "http" else None
         await (endpoint or self._public)(scope, receive, send)

@@ -31,6 +31,7 @@ from countersign.wire import MemoryReplayCache, Nonces, SharedReplayCache
 from countersign_webhook.decide.facts import Registry
 from countersign_webhook.decide.limit import RateLimit
 from countersign_webhook.decide.notices import Notices
+from countersign_webhook.decide.peps import Peps
 from countersign_webhook.decide.recorder import Recorder
 from countersign_webhook.decide.rules import RuleBook
 from countersign_webhook.heads import HeadMap
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
     from countersign.clock import Clock
     from countersign.wire import ReplayCache
+    from countersign_webhook.decide.peps import TokenReviewer
     from countersign_webhook.settings import WebhookSettings
     from countersign_webhook.source import PolicySource
 
@@ -83,6 +85,8 @@ class WebhookContext:
     replay: ReplayCache
     instance_rate: RateLimit
     address_rate: RateLimit
+    pep_rate: RateLimit
+    peps: Peps
     heads: HeadKeeper | None = None
     _closing: tuple[WatchCache | Kube | RedisCommands, ...] = field(default=(), repr=False)
 
@@ -95,6 +99,7 @@ class WebhookContext:
         source: PolicySource,
         audit: AuditLog,
         notices: Notices,
+        reviewer: TokenReviewer | None = None,
         closing: tuple[WatchCache | Kube | RedisCommands, ...] = (),
     ) -> WebhookContext:
         """Join the parts. With a replay store of its own the key of the nonces is made here: a restart voids them (A7)."""
@@ -120,6 +125,8 @@ class WebhookContext:
             replay=MemoryReplayCache(epoch=int(clock.now().timestamp())),
             instance_rate=RateLimit(clock, rate=limits.instance_rate, burst=limits.instance_burst),
             address_rate=RateLimit(clock, rate=limits.address_rate, burst=limits.address_burst),
+            pep_rate=RateLimit(clock, rate=limits.pep_rate, burst=limits.pep_burst),
+            peps=Peps(settings.peps, reviewer, issuer=settings.issuer, clock=clock),
             _closing=closing,
         )
 
@@ -137,7 +144,9 @@ class WebhookContext:
         cache = WatchCache(kube, WATCHED, clock=clock)
         notices = Notices(EventRecorder(kube, "countersign-webhook"))
         closing = (cache, kube) if store is None else (cache, kube, store)
-        context = cls.of(settings, clock=clock, source=cache, audit=audit, notices=notices, closing=closing)
+        context = cls.of(
+            settings, clock=clock, source=cache, audit=audit, notices=notices, reviewer=kube, closing=closing
+        )
         if nonces is not None and store is not None:
             context = replace(context, nonces=nonces, replay=SharedReplayCache(store, clock))
         await cache.start()

@@ -34,11 +34,15 @@ def mark(paths: Sequence[Path]) -> Mark:
 
 
 class TlsFiles:
-    """A TLS 1.3 server context that follows its files. With ``client_ca`` no handshake passes without a certificate."""
+    """A TLS 1.3 server context that follows its files.
 
-    def __init__(self, cert: Path, key: Path, client_ca: Path | None = None) -> None:
+    With ``client_ca`` no handshake passes without a certificate under it; with ``optional`` one without a certificate does.
+    """
+
+    def __init__(self, cert: Path, key: Path, client_ca: Path | None = None, *, optional: bool = False) -> None:
         """Read the files for the first time; raises OSError (``ssl.SSLError`` included)."""
         self._cert, self._key, self._client_ca = cert, key, client_ca
+        self._verify = ssl.CERT_OPTIONAL if optional else ssl.CERT_REQUIRED
         self.context = self._build()
         self._mark = self._now()
 
@@ -68,7 +72,7 @@ class TlsFiles:
         context.load_cert_chain(self._cert, self._key)
         if self._client_ca is not None:
             context.load_verify_locations(self._client_ca)
-            context.verify_mode = ssl.CERT_REQUIRED
+            context.verify_mode = self._verify
         return context
 
 

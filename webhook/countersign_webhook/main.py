@@ -78,7 +78,7 @@ class Ports:
         admission, calls, limit = settings.admission, settings.calls, settings.limits.connections
         self.files = [
             TlsFiles(admission.tls_cert, admission.tls_key, admission.client_ca),
-            TlsFiles(calls.tls_cert, calls.tls_key),
+            TlsFiles(calls.tls_cert, calls.tls_key, calls.client_ca, optional=True),
         ]
         tls = [file.context for file in self.files]
         self.calls = Port(CallsApp(context), host=calls.host, port=calls.port, tls=tls[1], connections=limit)

@@ -16,10 +16,13 @@ from countersign.wire import problem
 if TYPE_CHECKING:
     from asyncio import TimerHandle
 
-__all__ = ["TARGET", "BoundedProtocol"]
+__all__ = ["PEER_NAMES", "TARGET", "BoundedProtocol"]
 
 TARGET: Final = "countersign.target"
 """Key of the ASGI scope: the request target, byte for byte as received."""
+
+PEER_NAMES: Final = "countersign.peer_names"
+"""Key of the ASGI scope: URI and DNS names of the client certificate that the handshake verified; absent without one."""
 
 _VERSIONS: Final = ("1.0", "1.1")
 _SECTION_BYTES: Final = 32 * 1024
@@ -42,10 +45,14 @@ class BoundedProtocol(HttpToolsProtocol):
         self._fed = 0
         self._patience: TimerHandle | None = None
         self._refusal = (HTTPStatus.BAD_REQUEST, "parse.syntax")
+        self._peer_names: tuple[str, ...] = ()
 
     def connection_made(self, transport: Any) -> None:
         """Give the first head its time."""
         super().connection_made(transport)
+        # asyncio has the certificate only if the handshake verified it.
+        certificate = transport.get_extra_info("peercert") or {}
+        self._peer_names = tuple(name for kind, name in certificate.get("subjectAltName", ()) if kind in ("URI", "DNS"))
         self._begin_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -88,6 +95,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refusal = (HTTPStatus.BAD_REQUEST, "http.path")
             raise _Refused
         self.scope[TARGET] = self.url.decode("ascii", "strict")  # type: ignore[typeddict-unknown-key]  # ours
+        if self._peer_names:
+            self.scope[PEER_NAMES] = self._peer_names  # type: ignore[typeddict-unknown-key]  # ours
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:

@@ -36,9 +36,10 @@ class Admission(Tls):
 
 
 class Calls(Tls):
-    """Where signers and verifiers ask."""
+    """Where signers, verifiers and PEPs ask. Under ``client_ca`` a client certificate is believed, and none is demanded."""
 
     port: int = Field(default=8443, ge=0, le=65535)
+    client_ca: Path | None = None
 
 
 class Health(_Block):
@@ -84,6 +85,8 @@ class Limits(_Block):
     instance_burst: int = Field(default=100, ge=1)
     address_rate: float = Field(default=200, gt=0)
     address_burst: int = Field(default=400, ge=1)
+    pep_rate: float = Field(default=200, gt=0)
+    pep_burst: int = Field(default=400, ge=64)
     connections: int = Field(default=4096, ge=1)
 
 
@@ -103,6 +106,26 @@ class Replay(_Block):
     def _roots_need_tls(self) -> Self:
         if self.ca is not None and not self.url.startswith("rediss:"):
             msg = "ca is for a rediss:// address"
+            raise ValueError(msg)
+        return self
+
+
+class Pep(_Block):
+    """Who may ask for decisions on calls of others, about the ToolServers ``servers`` (``namespace/name``; wire.md 8).
+
+    Known by a projected token of ``service_account`` (``namespace/name``) with the issuer as audience, or by ``certificate``, a
+    URI or DNS name in a client certificate under ``calls.client_ca``.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?$")
+    servers: tuple[str, ...] = Field(min_length=1)
+    service_account: str | None = Field(default=None, pattern=r"^[a-z0-9.-]{1,253}/[a-z0-9.-]{1,253}$")
+    certificate: str | None = Field(default=None, min_length=1, max_length=2048)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.service_account is None) == (self.certificate is None):
+            msg = "a PEP has either a service_account or a certificate"
             raise ValueError(msg)
         return self
 
@@ -144,6 +167,7 @@ class WebhookSettings(BaseSettings):
     injection: Injection
     limits: Limits = Limits()
     replay: Replay | None = None
+    peps: tuple[Pep, ...] = ()
     token: Token = Token()
     decide: Decide = Decide()
     log_level: str = "info"
@@ -152,6 +176,18 @@ class WebhookSettings(BaseSettings):
     def grants(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
         """Who may claim which audience, as ``policy`` takes it."""
         return tuple((one.prefix, one.namespaces) for one in self.audiences)
+
+    @model_validator(mode="after")
+    def _peps_are_told_apart(self) -> Self:
+        for name in ("name", "service_account", "certificate"):
+            given = [value for pep in self.peps if (value := getattr(pep, name)) is not None]
+            if len(set(given)) != len(given):
+                msg = f"two peps have the same {name}"
+                raise ValueError(msg)
+        if self.calls.client_ca is None and any(pep.certificate for pep in self.peps):
+            msg = "a PEP with a certificate needs calls.client_ca"
+            raise ValueError(msg)
+        return self
 
     @field_validator("issuer")
     @classmethod

@@ -21,7 +21,8 @@ class Case:
     """Filled step by step; each step's outcome is None until it was reached. ``now`` is the one reading of the clock.
 
     ``jkt`` is the key that made a good signature (step 11 of wire.md 3.4): from then on a refusal is recorded. ``view`` is what
-    the cluster says of that key's holder, believed or not; ``caller`` is who passed all of 3.4.
+    the cluster says of that key's holder, believed or not; ``caller`` is who passed all of 3.4. ``pep`` asked for another's
+    call, without a proof, and says by which ``key_tier`` (wire.md 8).
     """
 
     id: str
@@ -35,6 +36,9 @@ class Case:
     decision: Decision | None = None
     rule_set: str | None = None
     jti: str | None = None
+    leg: str = "T"
+    pep: str | None = None
+    key_tier: str | None = None
     recorded: bool = False
     attempted: bool = False
 

@@ -6,6 +6,7 @@ Whatever is missing, being deleted, of another UID or doubled is never replaced 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -36,6 +37,7 @@ __all__ = ["Facts", "Registry"]
 _BY_KEY: Final = "webhook-key"
 _BY_EK: Final = "webhook-ek"
 _BY_PLACE: Final = "webhook-place"
+_SPIFFE: Final = re.compile(r"spiffe://[^/]+/ns/([^/]+)/sa/[^/]+")
 _BY_DOMAIN: Final = "webhook-trust-domain"
 
 
@@ -74,9 +76,24 @@ class Registry:
         ``state`` is Ended without the living pod that the record names, Revoked without the living agent.
         """
         found = [one for one in self._source.by_index(AGENT_INSTANCES, _BY_KEY, jkt) if _alive(one)]
-        if len(found) != 1 or found[0]["spec"].get("type") != "Pod":
+        return self._view(found[0], now) if len(found) == 1 else None
+
+    def named(self, namespace: str, name: str, *, now: datetime) -> InstanceView | None:
+        """Return the record of that name as it is at ``now``, if it has a key that is its own."""
+        found = self._source.get(AGENT_INSTANCES, name, namespace)
+        view = None if found is None else [self.instance(jkt, now) for jkt in _key_of(found)]
+        return view[0] if view and view[0] is not None and view[0].uid == (found or {})["metadata"]["uid"] else None
+
+    def active(self, spiffe_id: str, *, now: datetime) -> list[InstanceView]:
+        """Return the records of an agent's active instances."""
+        match = _SPIFFE.fullmatch(spiffe_id)
+        found = [] if match is None else self._source.list(AGENT_INSTANCES, match[1])
+        views = [self.named(one["metadata"]["namespace"], one["metadata"]["name"], now=now) for one in found]
+        return [one for one in views if one is not None and one.spiffe_id == spiffe_id and one.state == "Active"]
+
+    def _view(self, instance: dict[str, Any], now: datetime) -> InstanceView | None:
+        if instance["spec"].get("type") != "Pod":
             return None
-        instance = found[0]
         meta, spec = instance["metadata"], instance["spec"]
         identity = self._named(AGENT_IDENTITIES, spec["agentRef"], meta["namespace"])
         device, pool, fault = self._device(spec["deviceRef"], identity)

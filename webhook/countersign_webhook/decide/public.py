@@ -35,6 +35,7 @@ def public_app(context: WebhookContext) -> FastAPI:
     routes: dict[str, Callable[[Request], Response]] = {
         "/nonce": lambda request: _nonces(context, request),
         "/.well-known/jwks.json": lambda _request: _jwks(context),
+        "/.well-known/authzen-configuration": lambda _request: _authzen(context.settings.issuer),
         "/.well-known/oauth-authorization-server": lambda _request: _metadata(context.settings.issuer),
     }
     for path, answering in routes.items():
@@ -98,6 +99,18 @@ def _metadata(issuer: str) -> Response:
             "token_endpoint_auth_methods_supported": [],
             "authorization_details_types_supported": ["countersign_call"],
             "dpop_signing_alg_values_supported": ["ES256"],
+        },
+        headers={"cache-control": "max-age=300"},
+    )
+
+
+def _authzen(issuer: str) -> Response:
+    """Describe the decision point as AuthZEN does; search is not offered, so its members are absent (wire.md 8)."""
+    return JSONResponse(
+        {
+            "policy_decision_point": issuer,
+            "access_evaluation_endpoint": f"{issuer}/access/v1/evaluation",
+            "access_evaluations_endpoint": f"{issuer}/access/v1/evaluations",
         },
         headers={"cache-control": "max-age=300"},
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from countersign.audit import decision_record
 from countersign.errors import Unavailable
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from countersign_webhook.decide.guard import Refusal
 
 __all__ = ["Recorder"]
-
-_LEG: Final = "T"
 
 
 class Recorder:
@@ -64,12 +62,14 @@ def _facts(case: Case, servers: Catalogue) -> DecisionFacts:
     facts: DecisionFacts = {
         "decision": case.id,
         "now": case.now,
-        "leg": _LEG,
+        "leg": case.leg,
+        "pep": case.pep,
+        "proof": None if case.pep is None else "none",
         "peer": case.peer,
         "operation": case.endpoint.strip("/"),
         "service": "",
         "jkt": case.jkt,
-        "key_tier": None if case.caller is None else case.caller.key_tier,
+        "key_tier": case.key_tier if case.caller is None else case.caller.key_tier,
         "rule_set": case.rule_set,
         "jti": case.jti,
     }

@@ -14,6 +14,9 @@ calls:
   port: 8443
   tls_cert: /var/run/countersign/tls/tls.crt
   tls_key: /var/run/countersign/tls/tls.key
+  {{- if .Values.webhook.pepCAConfigMap }}
+  client_ca: /var/run/countersign/pep-ca/ca.crt
+  {{- end }}
 token_keys: /var/run/countersign/token-keys
 {{- with .Values.replay }}
 {{- if .url }}
@@ -28,6 +31,18 @@ replay:
   {{- end }}
   {{- if .caConfigMap }}
   ca: /var/run/countersign/replay-ca/ca.crt
+  {{- end }}
+{{- end }}
+{{- end }}
+{{- with .Values.peps }}
+peps:
+{{- range . }}
+- name: {{ .name | quote }}
+  servers: {{ .servers | toJson }}
+  {{- if .serviceAccount }}
+  service_account: {{ .serviceAccount | quote }}
+  {{- else }}
+  certificate: {{ .certificate | quote }}
   {{- end }}
 {{- end }}
 {{- end }}
