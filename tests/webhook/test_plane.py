@@ -498,3 +498,46 @@ async def test_e1_the_head_of_the_log_is_signed_and_kept_in_a_config_map(
     assert (good.exit_code, "not checked" in good.output) == (0, False), good.output
     log.write_bytes(log.read_bytes().splitlines(keepends=True)[0])
     assert CliRunner().invoke(command, words, input=maps).exit_code == 1
+
+
+async def test_a_pep_asks_with_its_projected_token(crds: Plane, namespace: str, tmp_path: Path) -> None:
+    ca, ports = LocalCA("serving"), dict(zip(("admission", "calls", "health"), free_ports(3), strict=True))
+    config = configure(tmp_path, crds, ca, ports)
+    pep = {"name": "edge", "servers": [f"{namespace}/mcp"], "service_account": f"{namespace}/gateway"}
+    config.write_text(yaml.safe_dump({**yaml.safe_load(config.read_text()), "peps": [pep]}))
+    child = start("webhook", [str(COUNTERSIGN), "webhook", "--config", str(config)], log=tmp_path / "log")
+    running = Running(crds, child, ca, tmp_path, ports)
+    try:
+        until(lambda: running.health("/readyz") == 200, "the webhook is not ready")
+        agent = Agent(running, namespace)
+        agent.make()
+        await agent.until("ok", seconds=5)
+        issuer = f"https://{HOST}:{ports['calls']}"
+        spiffe = f"spiffe://{agent.domain}/ns/{namespace}/sa/agent"
+        question = {
+            "subject": {"type": "identity", "id": spiffe},
+            "action": {"name": "tools/call"},
+            "resource": {"type": "tool", "id": "get_charge", "properties": {"server": agent.audience, "arguments": {}}},
+            "context": {"agent": spiffe, "key_tier": "TPM"},
+        }
+
+        def ask(account: str, audience: str) -> tuple[int, bool | str]:
+            crds.kubectl("create", "serviceaccount", account, "-n", namespace, check=False)
+            token = crds.kubectl("create", "token", account, "-n", namespace, "--audience", audience).strip()
+            asked = urllib.request.Request(
+                f"{issuer}/access/v1/evaluation",
+                data=json.dumps(question).encode(),
+                headers={"content-type": "application/json", "authorization": f"Bearer {token}"},
+            )
+            tls = ssl.create_default_context(cadata=ca.pem.decode())
+            try:
+                with urllib.request.urlopen(asked, timeout=5, context=tls) as answer:
+                    return answer.status, json.load(answer)["decision"]
+            except urllib.error.HTTPError as error:
+                return error.code, str(json.load(error)).partition(":")[0]
+
+        assert ask("gateway", issuer) == (200, True)
+        assert ask("gateway", "https://elsewhere.example.com") == (401, "pep.unknown")
+        assert ask("agent", issuer) == (401, "pep.unknown")
+    finally:
+        child.stop()
