@@ -12,6 +12,7 @@ from policy.given import load, merge, question, servers_of
 from countersign.policy import Decision, Question, RuleSet, decide, listable, names_server, policy_digest
 from countersign.policy.facts import CallFacts
 from countersign.policy.model import Fact
+from countersign.policy.ruleset import _digest
 
 FILE = load("01-combining.yaml")
 SERVERS = servers_of(FILE["given"])
@@ -420,6 +421,22 @@ def test_an_unchanged_policy_is_not_compiled_again() -> None:
     changed = {**policy, "metadata": {**policy["metadata"], "resourceVersion": "2"}, "spec": {"rules": [DENY]}}
     assert not decide(asked(), RuleSet.compile([changed], previous=first), SERVERS).allowed
     assert RuleSet.compile([], previous=first).policies == ()
+
+
+def test_one_edit_among_ten_thousand_compiles_one_policy_and_gives_the_same_rules_as_from_scratch() -> None:
+    policies = [tool_policy(READ, name=f"p{number}") for number in range(10_000)]
+    for number, one in enumerate(policies):
+        one["metadata"] |= {"uid": f"u{number}", "resourceVersion": "1"}
+    before = RuleSet.compile(policies)
+    stop = tool_policy({"name": "stop", "effect": "Deny"}, name="p77")
+    stop["metadata"] |= {"uid": "u77", "resourceVersion": "2"}
+    policies[77] = stop
+    after = RuleSet.compile(policies, previous=before)
+    assert [number for number, one in enumerate(after.policies) if one is not before.policies[number]] == [77]
+    assert after.digest == RuleSet.compile(policies).digest != before.digest
+    assert after.digest == _digest(sorted(policy.digest for policy in after.policies))
+    assert decide(asked(), before, SERVERS).allowed
+    assert not decide(asked(), after, SERVERS).allowed
 
 
 def test_a_decision_looks_at_few_rules_however_many_there_are() -> None:

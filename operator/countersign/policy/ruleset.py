@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import rfc8785
@@ -43,6 +44,11 @@ class Policy:
     all_undecided: bool
     rules: tuple[Rule, ...]
     digest: str
+
+    @cached_property
+    def places(self) -> tuple[tuple[_Key, Entry], ...]:
+        """Where its rules are filed; worked out once, however often other policies change."""
+        return tuple(_places(self))
 
     def speaks(self, facts: CallFacts) -> bool | None:
         """Whether it speaks about calls of this agent (5.1); None if that needs a Namespace that is not known."""
@@ -120,6 +126,12 @@ def _digest(value: Any) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
+def _digest_of_digests(digests: Iterable[str]) -> str:
+    """Return what :func:`_digest` does of the sorted list: digests need no escaping, so this form is the RFC 8785 one."""
+    data = json.dumps(sorted(digests), separators=(",", ":")).encode("ascii")
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
 def _fallback(value: Any) -> bytes:
     try:
         return json.dumps(value, sort_keys=True, default=repr).encode("ascii")
@@ -177,13 +189,13 @@ class RuleSet:
         index: dict[_Key, list[Entry]] = {}
         grants: dict[tuple[str, str], list[Entry]] = {}
         for policy in compiled:
-            for key, entry in _places(policy):
+            for key, entry in policy.places:
                 index.setdefault(key, []).append(entry)
                 if _grants(entry):
                     grants.setdefault(key[:2], []).append(entry)
         return cls(
             policies=tuple(compiled),
-            digest=_digest(sorted(policy.digest for policy in compiled)),
+            digest=_digest_of_digests(policy.digest for policy in compiled),
             _index={key: tuple(entries) for key, entries in index.items()},
             _grants={key: tuple(entries) for key, entries in grants.items()},
             _selecting=tuple(policy for policy in compiled if policy.selector is not None),
