@@ -109,17 +109,18 @@ class Tpm:
         )
         self.ek_certificate = self._nv(EK_CERTIFICATE)
         storage = TPM2B_PUBLIC.parse("ecc", objectAttributes=TPMA_OBJECT.DEFAULT_TPM2_TOOLS_CREATEPRIMARY_ATTRS)
-        self.srk = self.e.create_primary(TPM2B_SENSITIVE_CREATE(), storage, ESYS_TR.OWNER)[0]
+        srk = self.e.create_primary(TPM2B_SENSITIVE_CREATE(), storage, ESYS_TR.OWNER)[0]
         template = TPM2B_PUBLIC.parse("ecc:ecdsa-sha256:null", objectAttributes=SIGNING | TPMA_OBJECT.RESTRICTED)
-        private, self.ak_public, creation, digest, ticket = self.e.create(self.srk, None, template)
-        self.ak = self.e.load(self.srk, private, self.ak_public)
+        private, self.ak_public, creation, digest, ticket = self.e.create(srk, None, template)
+        self.ak = self.e.load(srk, private, self.ak_public)
         self.creation = creation.creationData.marshal()
         scheme = TPMT_SIG_SCHEME(scheme=TPM2_ALG.NULL)
         attest, signature = self.e.certify_creation(self.ak, self.ak, b"", digest, scheme, ticket)
         self.ak_attest, self.ak_signature = bytes(attest), signature.marshal()
         template = TPM2B_PUBLIC.parse("ecc:null:null", objectAttributes=SIGNING)
-        private, self.public_area, *_ = self.e.create(self.srk, None, template)
-        self.key = self.e.load(self.srk, private, self.public_area)
+        private, self.public_area, *_ = self.e.create(srk, None, template)
+        self.key = self.e.load(srk, private, self.public_area)
+        self.e.flush_context(srk)  # a TPM may have three places for objects, and activation needs one
         self.public = serialization.load_pem_public_key(self.public_area.to_pem())
         self.jkt = thumbprint(self.public)
 
@@ -161,7 +162,7 @@ class Tpm:
         return raw(bytes(signature))
 
     def close(self) -> None:
-        for handle in (self.key, self.ak, self.srk):
+        for handle in (self.key, self.ak):
             self.e.flush_context(handle)
         self.e.close()
 
