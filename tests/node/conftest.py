@@ -1,0 +1,35 @@
+"""Fixtures of this room: kubelet's directory and kubelet, and a simulator in a slot."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from support.kubelet import Kubelet
+from support.swtpm import simulator
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+__all__ = ["directory", "kubelet", "simulator"]
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A short path: a socket's is limited."""
+    path = Path(tempfile.mkdtemp(prefix="cs-node-"))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+async def kubelet(directory: Path) -> AsyncIterator[Kubelet]:
+    """kubelet, which runs."""
+    (directory / "plugins").mkdir()
+    started = Kubelet(directory / "plugins")
+    await started.start()
+    yield started
+    await started.stop()
