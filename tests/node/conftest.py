@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.kubelet import Kubelet
-from support.swtpm import simulator
+from support.swtpm import Simulator, simulator
+
+from countersign.node.simulator import SOCKET
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-__all__ = ["directory", "kubelet", "simulator"]
+__all__ = ["directory", "folder", "kubelet", "simulator"]
 
 
 @pytest.fixture
@@ -33,3 +35,16 @@ async def kubelet(directory: Path) -> AsyncIterator[Kubelet]:
     await started.start()
     yield started
     await started.stop()
+
+
+@pytest.fixture
+def folder(directory: Path, simulator: Simulator) -> Iterator[Path]:
+    """A folder of slots with one in it: links to the sockets would be no slot, so they lie there by another name."""
+    slot = directory / "slot-0"
+    slot.mkdir()
+    for suffix in ("", ".ctrl"):
+        (simulator.tpm.directory / f"sock{suffix}").rename(slot / f"{SOCKET}{suffix}")
+    yield directory
+    for suffix in ("", ".ctrl"):
+        (slot / f"{SOCKET}{suffix}").rename(simulator.tpm.directory / f"sock{suffix}")
+    shutil.rmtree(slot)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,25 +12,11 @@ from countersign.node.simulator import SOCKET, answers, begin_anew, is_idle
 from countersign.node.tpms import Simulators
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from support.swtpm import Simulator
 
 pytestmark = pytest.mark.tpm
-
-
-@pytest.fixture
-def folder(directory: Path, simulator: Simulator) -> Iterator[Path]:
-    """A folder of slots with one in it: links to the sockets would be no slot, so they lie there by another name."""
-    slot = directory / "slot-0"
-    slot.mkdir()
-    for suffix in ("", ".ctrl"):
-        (simulator.tpm.directory / f"sock{suffix}").rename(slot / f"{SOCKET}{suffix}")
-    yield directory
-    for suffix in ("", ".ctrl"):
-        (slot / f"{SOCKET}{suffix}").rename(simulator.tpm.directory / f"sock{suffix}")
-    shutil.rmtree(slot)
 
 
 async def test_a_slot_is_listed_and_given_as_a_folder(folder: Path) -> None:
