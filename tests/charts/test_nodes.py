@@ -9,13 +9,14 @@ from support.chart import SYSTEM, as_list
 
 from countersign.api.device import DeviceStatus
 from countersign.clock import SystemClock
-from countersign.devcluster import Plane
 from countersign.kube import DEVICES, Kube, KubeError
 from countersign.node.proposing import MANAGER, facts_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from countersign.devcluster import Plane
 
 pytestmark = pytest.mark.plane
 

@@ -22,6 +22,7 @@ from countersign.authority.checks import (
     secret_members,
 )
 from countersign.authority.cluster import is_going
+from countersign.authority.describe import part
 from countersign.errors import Denied, Unavailable
 from countersign.kube import DEVICES, Conflict, Kube, KubeError
 
@@ -114,14 +115,14 @@ async def find_or_propose(kube: Kube, exam: Exam) -> tuple[dict[str, Any], bool]
         devices = [one for one in await kube.list(DEVICES) if not is_going(one)]
     except KubeError as error:
         raise Unavailable("attest.unavailable", "the API server does not answer for devices") from error
-    mine = [one for one in devices if (one["spec"].get("ek") or {}).get("publicKeySHA256") == ek.sha256]
+    mine = [one for one in devices if part(one, "spec", "ek", "publicKeySHA256") == ek.sha256]
     if mine:
         if len(mine) > 1:
             raise Denied("attest.device_unknown", "several Devices claim the same endorsement key")
         if _node_of(mine[0]) != node:
             raise Denied("attest.node_mismatch", f"Device {mine[0]['metadata']['name']} does not belong to this node")
         return mine[0], False
-    waiting = [one for one in devices if one["spec"].get("state", "Pending") == "Pending"]
+    waiting = [one for one in devices if part(one, "spec", "state") in (None, "Pending")]
     if sum(_node_of(one) == node for one in waiting) >= _PENDING_OF_NODE:
         raise Denied("attest.pending_full", f"a Device of node {node} waits for approval already")
     if len(waiting) >= _PENDING_IN_ALL:
@@ -158,4 +159,5 @@ def _names(node: str, ek_sha256: str) -> tuple[str, str]:
 
 
 def _node_of(device: dict[str, Any]) -> str | None:
-    return (device["spec"]["binding"].get("node") or {}).get("name")
+    name = part(device, "spec", "binding", "node", "name")
+    return name if isinstance(name, str) else None
