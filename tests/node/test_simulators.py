@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography import x509
+from support.chart import CHART
+from support.eventually import eventually
 
+from countersign.attest import verify_ek
 from countersign.attest.tpm import TpmDevice
+from countersign.clock import SystemClock
 from countersign.errors import Unavailable
 from countersign.node.simulator import SOCKET, answers, begin_anew, is_idle
 from countersign.node.tpms import Simulators
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from support.swtpm import Simulator
@@ -97,3 +107,39 @@ async def test_a_simulator_that_died_is_unhealthy_and_gets_nobody(simulator: Sim
         simulator.tpm.start()
         for suffix in ("", ".ctrl"):
             (simulator.tpm.directory / f"sock{suffix}").rename(slot / f"{SOCKET}{suffix}")
+
+
+@pytest.fixture
+def trial(directory: Path) -> Iterator[Path]:
+    """What the chart's script prints, while it runs two slots in ``directory``."""
+    told = {"COUNTERSIGN_SOCKET_DIR": str(directory), "COUNTERSIGN_SLOTS": "2", "COUNTERSIGN_NODE": "worker-1"}
+    log = directory / "log"
+    with log.open("wb") as out:
+        words = ["sh", str(CHART / "files" / "simulators.sh")]
+        child = subprocess.Popen(words, env={**os.environ, **told}, stdout=out, stderr=out, start_new_session=True)
+    yield log
+    os.killpg(child.pid, signal.SIGTERM)
+    child.wait(10)
+
+
+async def test_the_charts_simulators_are_slots_whose_certificates_verify_under_what_it_prints(
+    directory: Path, trial: Path
+) -> None:
+    await eventually(lambda: trial.read_text().count("END CERTIFICATE") == 2, "both certificates printed", 60)
+    tpms = Simulators(directory)
+    async with asyncio.timeout(20):
+        while await tpms.look() != {"slot-0": True, "slot-1": True}:  # noqa: ASYNC110 - sockets tell nobody that they are there
+            await asyncio.sleep(0.01)
+    async with tpms.to_enrol("slot-1") as tcti:
+        device = await TpmDevice.open(tcti)
+        (first, *_) = await device.endorsements()
+        await device.aclose()
+    ek = verify_ek(first.spki, first.certificates, {"trial": printed(trial)}, SystemClock().now())
+    assert (ek.pool, ek.model) == ("trial", "swtpm")
+    # A pod sees its slot's folder: the simulator's state is elsewhere, and for root alone.
+    assert {one.name for one in (directory / "slot-1").iterdir()} == {SOCKET, f"{SOCKET}.ctrl"}
+    assert (directory / ".state").stat().st_mode & 0o077 == 0
+
+
+def printed(log: Path) -> list[x509.Certificate]:
+    return x509.load_pem_x509_certificates(log.read_bytes())

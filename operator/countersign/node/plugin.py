@@ -66,16 +66,18 @@ class DevicePlugin:
         """Send the slots, and again whenever they change."""
         sights = self._board.sights()
         ended = asyncio.ensure_future(self._ended.wait())
+        seen: asyncio.Future[dict[str, bool]] | None = None
         try:
             while not self._ended.is_set():
                 seen = asyncio.ensure_future(anext(sights))
                 await asyncio.wait({seen, ended}, return_when=asyncio.FIRST_COMPLETED)
                 if not seen.done():
-                    seen.cancel()
                     return
                 yield device_list(seen.result())
         finally:
             ended.cancel()
+            if seen is not None:
+                seen.cancel()
 
     async def _allocate(self, request: bytes, context: Any) -> bytes:
         """Give each container its one slot, or none of them anything."""
