@@ -72,7 +72,7 @@ lock: .venv/.ready ## resolve the dependencies again into requirements/*.txt
 	@compile="$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --universal --python-version 3.11"; \
 	export UV_CUSTOM_COMPILE_COMMAND="make lock"; \
 	$$compile --extra dev pyproject.toml -o requirements/dev.txt >/dev/null; \
-	$$compile -c requirements/dev.txt --extra operator --extra webhook --extra authority --extra signer --extra verifier pyproject.toml -o requirements/runtime.txt >/dev/null; \
+	$$compile -c requirements/dev.txt --extra operator --extra webhook --extra authority --extra signer --extra node --extra verifier pyproject.toml -o requirements/runtime.txt >/dev/null; \
 	$$compile -c requirements/dev.txt requirements/build.in -o requirements/build.txt >/dev/null
 
 clean: ## remove the virtual environment and caches of tools (not ~/.cache/countersign)

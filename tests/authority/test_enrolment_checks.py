@@ -418,6 +418,17 @@ async def test_without_the_check_of_its_members_a_secret_fails_later(office: Off
     refused(await one.secret(challenge, key=None), "failed", 503)
 
 
+async def test_an_agents_secret_without_a_key_is_refused_and_stays_unused(office: Office) -> None:
+    one = await office.signer()
+    challenge = await one.challenged()
+    body = await one.secret_body(challenge)
+    refused(await one.post("/secret", {"secret": body["secret"]}), "request", 400)
+    assert (await one.post("/secret", body)).status_code == 200
+    office.use(secret_steps=without(SECRET_STEPS, checks.secret_beside_key))
+    again = await one.secret_body(await one.challenged())
+    refused(await one.post("/secret", {"secret": again["secret"]}), "failed", 503)
+
+
 @pytest.mark.parametrize("value", [None, 7, "a b", "YQ"], ids=repr)
 async def test_a_member_of_secret_that_cannot_be_read(office: Office, value: Any) -> None:
     one = await office.signer()
@@ -537,7 +548,7 @@ def test_every_check_has_a_case() -> None:
     shared = {case.step for case in SHARED}
     own = {checks.attest_members, checks.secret_members, checks.endorsed, checks.ak_proven, checks.ak_unused}
     own |= {checks.secret_known, checks.secret_unexpired, checks.secret_of_this_pod, checks.secret_unused}
-    own |= {checks.key_proven, checks.key_unused}
+    own |= {checks.key_proven, checks.key_unused, checks.secret_beside_key}
     assert shared | own == set(ATTEST_STEPS) | set(SECRET_STEPS)
     assert not shared & own
     assert {f"attest.{case.code}" for case in SHARED} <= CODES

@@ -25,6 +25,7 @@ KINDS = (
     "ValidatingAdmissionPolicy",
     "ValidatingAdmissionPolicyBinding",
 )
+WITH_NODES = (*FACTS, "node.enabled=true")
 SECONDS = 30
 THIEF = {"name": "probe", "image": "probe", "resources": {"limits": {"countersign.dev/tpm": "1"}}}
 POD = {
@@ -41,7 +42,7 @@ PROBES = (
 
 @pytest.fixture(scope="module")
 def installed(crds: Plane) -> Iterator[Plane]:
-    objects = [each for each in render(*FACTS) if each["kind"] in KINDS]
+    objects = [each for each in render(*WITH_NODES) if each["kind"] in KINDS]
     apply(crds, [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}}])
     apply(crds, objects)
     try:

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 from support.chart import MDM, SYSTEM, apply, as_list, instance
 
 from countersign.devcluster import Plane, PlaneError
@@ -207,7 +208,18 @@ def facts(plane: Plane, name: str, *entries: tuple[str, str, str], user: str) ->
     seen = "2026-11-24T11:00:00Z"
     listed = [{"name": fact, "value": value, "source": source, "observedTime": seen} for fact, value, source in entries]
     change = json.dumps({"status": {"facts": listed}})
-    plane.kubectl("patch", "device", name, "--subresource=status", "--type=merge", "-p", change, f"--as={user}")
+    words = [*as_node(plane, name)] if user == NODE else [f"--as={user}"]
+    plane.kubectl("patch", "device", name, "--subresource=status", "--type=merge", "-p", change, *words)
+
+
+def as_node(plane: Plane, node: str) -> list[str]:
+    """Say who speaks as the API server says it of a token that was made for a pod on ``node``: in a kubeconfig of its own."""
+    found = yaml.safe_load(plane.admin_kubeconfig.read_text())
+    for each in found["users"]:
+        each["user"] |= {"as": NODE, "as-user-extra": {"authentication.kubernetes.io/node-name": [node]}}
+    path = plane.admin_kubeconfig.with_name("as-node.kubeconfig")
+    path.write_text(yaml.safe_dump(found))
+    return [f"--kubeconfig={path}"]
 
 
 DISK, PATCHED = ("disk-encryption", "on", "node"), ("patched", "yes", "mdm")

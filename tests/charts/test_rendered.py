@@ -15,6 +15,7 @@ from countersign.authority.settings import load as load_authority
 from countersign.controller.settings import load as load_operator
 from countersign.demo.machine import _FROM_CHART
 from countersign.kube.injection import InjectionSettings
+from countersign.node.settings import load as load_node
 from countersign_webhook.admission.kinds import KINDS as JUDGED
 from countersign_webhook.settings import load as load_webhook
 
@@ -58,6 +59,12 @@ def test_lints_strictly(values: tuple[str, ...]) -> None:
         "guards.attach=true",
         "factSources.mdm=node",
         "factSources.mdm=",
+        "node.enabled=maybe",
+        "node.type=Chip",
+        "node.slots=0",
+        "node.device=tpmrm0",
+        "node.simulator.socketDir=/var/../etc",
+        "node.simulator.imag=swtpm",
     ],
 )
 def test_a_value_that_is_not_known_or_not_possible_is_refused(value: str) -> None:
@@ -258,6 +265,59 @@ def test_e8_no_process_has_more_of_its_node_than_it_needs(process: str) -> None:
     assert container["resources"]["limits"]["memory"]
     for name in ("settings", "tls", "token-keys"):
         assert all(each.get("readOnly") for each in container["volumeMounts"] if each["name"] == name)
+
+
+NODES = {"chips": "with the nodes' chips", "simulators": "with simulators"}
+
+
+def node_pod(kind: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    objects = render(*VALUE_SETS[NODES[kind]])
+    return objects, one(objects, "DaemonSet", "countersign-node")["spec"]["template"]["spec"]
+
+
+@pytest.mark.parametrize("kind", NODES)
+def test_the_node_can_read_its_settings(kind: str, tmp_path: Path) -> None:
+    objects, pod = node_pod(kind)
+    maps = [each for each in objects if each["kind"] == "ConfigMap" and "node.yaml" in each["data"]]
+    (settings,) = maps
+    file = tmp_path / "node.yaml"
+    file.write_text(settings["data"]["node.yaml"])
+    read = load_node(file)
+    assert volume(pod, "/etc/countersign")["configMap"]["name"] == settings["metadata"]["name"]
+    assert volume(pod, str(read.trust_dir))["configMap"]["name"] == "countersign-trust"
+    (source,) = volume(pod, str(read.token_file.parent))["projected"]["sources"]
+    assert source["serviceAccountToken"]["audience"] == "countersign.dev"
+    assert volume(pod, str(read.plugin_dir))["hostPath"]["path"] == str(read.plugin_dir)
+    if kind == "chips":
+        assert (read.socket_dir, str(read.device), read.slots) == (None, "/dev/tpmrm0", 8)
+    else:
+        assert volume(pod, str(read.socket_dir))["hostPath"]["path"] == str(read.socket_dir)
+    container = pod["containers"][0]
+    assert {each["containerPort"] for each in container["ports"]} == {read.health.port}
+
+
+def test_nodes_are_off_by_default_and_simulators_need_an_image() -> None:
+    assert not [each for each in render() if each["metadata"]["name"].startswith("countersign-node")]
+    done = helm("template", "c", str(CHART), "--set", "node.enabled=true", "--set", "node.type=Simulator")
+    assert "node.simulator.image is required" in done.stderr
+
+
+@pytest.mark.parametrize("kind", NODES)
+def test_a_node_has_no_more_of_its_machine_than_it_says(kind: str) -> None:
+    _, pod = node_pod(kind)
+    assert not {"hostNetwork", "hostPID", "hostIPC", "hostUsers"} & pod.keys()
+    paths = {each["hostPath"]["path"] for each in pod["volumes"] if "hostPath" in each}
+    simulated = kind == "simulators"
+    assert paths == {"/var/lib/kubelet/device-plugins"} | ({"/var/lib/countersign/tpm"} if simulated else set())
+    assert pod["enableServiceLinks"] is False
+    for container in pod["containers"]:
+        security = container["securityContext"]
+        assert security["readOnlyRootFilesystem"] is True
+        assert security["privileged"] is not simulated
+        added = security.get("capabilities", {}).get("add", [])
+        assert added == (["SETGID", "SETUID"] if container["name"] == "simulators" else [])
+        assert not simulated or security["capabilities"]["drop"] == ["ALL"]
+        assert container["resources"]["limits"]["memory"]
 
 
 def test_pods_are_kept_off_the_admission_port() -> None:

@@ -93,6 +93,7 @@ PROCESSES: dict[str, set[Right]] = {
         *rights("own", "configmaps", (*READ, "create", "update", "patch")),
         *EVENTS,
     },
+    "node": rights("everywhere", "devices/status", ("patch",)),
 }
 CLUSTER_SCOPED = "clustertoolpolicies devicepools devices identityissuers"
 PEOPLE: dict[str, set[Right]] = {

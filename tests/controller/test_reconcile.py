@@ -314,6 +314,17 @@ async def test_signers_of_opted_in_namespaces_are_told_whom_to_believe(
         }
 
 
+@pytest.mark.parametrize("nodes", [True, False])
+async def test_where_nodes_run_they_are_told_whom_to_believe(nodes: bool) -> None:  # noqa: FBT001 - a table
+    own, agents = cluster.namespace("countersign-system", labels={}), cluster.namespace(labels={})
+    operator = Operator.make(own, agents, nodes=nodes)
+    await operator.material.refresh()
+    await operator.look(own)
+    await operator.look(agents)
+    told = [one for one in operator.kube.objects if one[0] == "configmaps"]
+    assert told == ([("configmaps", "countersign-system", "countersign-trust")] if nodes else [])
+
+
 async def test_the_signer_reads_what_it_is_told(tmp_path: Path) -> None:
     operator = Operator.make(cluster.namespace())
     await operator.material.refresh()

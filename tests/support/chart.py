@@ -71,6 +71,19 @@ VALUE_SETS: dict[str, tuple[str, ...]] = {
         "replay.url=redis://valkey.store.svc",
     ),
     "one that shares its store": ("replay.url=redis://valkey.store.svc:6379",),
+    "with the nodes' chips": (
+        "node.enabled=true",
+        "node.slots=8",
+        "node.nodeSelector.tpm=yes",
+        "node.tolerations[0].operator=Exists",
+        "imagePullSecrets[0].name=pull",
+    ),
+    "with simulators": (
+        "node.enabled=true",
+        "node.type=Simulator",
+        "node.slots=2",
+        "node.simulator.image=localhost/countersign-swtpm:0.1.0",
+    ),
 }
 
 

@@ -101,6 +101,15 @@ def bound(pod: dict[str, Any], **changes: Any) -> TokenReview:
     return replace(review, **changes)
 
 
+def node_pod(node: str = NODE) -> dict[str, Any]:
+    """The pod of ``countersign node`` on a node."""
+    name = f"countersign-node-{node}"
+    return {
+        "metadata": {"name": name, "namespace": OWN_NAMESPACE, "uid": f"uid-of-{name}"},
+        "spec": {"serviceAccountName": "countersign-node", "nodeName": node, "containers": [{"name": "node"}]},
+    }
+
+
 def spki_digest(spki: bytes) -> str:
     return f"sha256:{sha256(spki).hexdigest()}"
 
@@ -230,9 +239,18 @@ class Office:
             await self.register(device)
         return await Caller.make(self, device, token)
 
+    async def node(self, device: AttestationDevice, node: str = NODE, **changes: Any) -> Caller:
+        """Return ``countersign node`` on a node, with a TPM; ``changes`` are to what its token's review says."""
+        pod, token = self.cluster.put(kube.PODS, node_pod(node)), f"token-of-{node}"
+        account = {"namespace": OWN_NAMESPACE, "service_account": "countersign-node"}
+        account["username"] = f"system:serviceaccount:{OWN_NAMESPACE}:countersign-node"
+        self.cluster.tokens[token] = bound(pod, **{**account, **changes})
+        return await Caller.make(self, device, token)
+
     def use(self, **steps: Any) -> None:
         """Put other sequences of checks into the desks."""
-        mine = {k: v for k, v in steps.items() if k in {"attest_steps", "secret_steps", "commit_steps"}}
+        of_e1 = {"attest_steps", "secret_steps", "commit_steps", "node_attest_steps", "node_secret_steps"}
+        mine = {k: v for k, v in steps.items() if k in of_e1}
         theirs = {k: v for k, v in steps.items() if k not in mine}
         context = replace(
             self.context,

@@ -144,6 +144,10 @@ class MemoryKube:
             raise NotFound(f"{name} not found")
         return copy.deepcopy(found)
 
+    async def list(self, resource: Resource) -> Objects:
+        self._ask("list", resource.plural, None)
+        return copy.deepcopy(self._cluster.all(resource))
+
     async def create(self, resource: Resource, body: dict[str, Any]) -> dict[str, Any]:
         meta = body["metadata"]
         self._ask("create", resource.plural, meta.get("namespace"))

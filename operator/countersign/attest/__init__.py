@@ -4,7 +4,8 @@ The authority calls the verifiers: :func:`verify_ek`, :func:`verify_ak` and :fun
 :func:`verify_statement` and :func:`verify_csr` on leg E2 (enrolment.md 2 and 3); each runs a numbered sequence of named
 checks, raises ``Denied`` with the code of the first that fails, and returns a value made nowhere else. The signer calls
 the port :class:`AttestationDevice`, whose two implementations are ``attest.tpm`` (the only file that speaks to a TPM,
-imported by its own name because it needs the TPM libraries) and ``attest.software`` (its twin).
+imported by its own name because it needs the TPM libraries) and ``attest.software`` (its twin). ``attest.client`` is leg
+E1 from the device's side, for the signer and the node.
 
 This room reads bytes that strangers send: every parser is strict to the last byte, bounded, and refuses by a code. It
 never decides who may enrol, never issues, and never signs a digest that a caller supplies.

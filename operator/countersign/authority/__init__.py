@@ -7,6 +7,7 @@ never believes a name in a CSR, never decides a tool call, and is the only write
 =================  =====================================================================================
 ``attestation``    ``POST /attest`` and ``POST /secret``: enrolment.md section 2, two named sequences of checks
 ``checks``         those two sequences, check by check
+``proposals``      the same two for a node that proposes its Device
 ``acme_desk``      the ACME server's resources: enrolment.md section 3
 ``order_checks``   what it checks beyond RFC 8555: three named sequences
 ``orders``         the life of an order: a table, and a status that is derived

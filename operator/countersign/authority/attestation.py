@@ -20,6 +20,7 @@ from countersign.authority.exam import Exam
 from countersign.authority.instances import DuplicateKeyError, find_or_make, write_status
 from countersign.authority.issue import TpmNames, prepare_ak
 from countersign.authority.notices import notices
+from countersign.authority.proposals import NODE_ATTEST_STEPS, NODE_SECRET_STEPS, find_or_propose, sequence
 from countersign.authority.tables import AkRecord, SecretRecord
 from countersign.authority.trust import life_of, spiffe_id, stamp
 from countersign.errors import Denied, Unavailable
@@ -28,7 +29,7 @@ from countersign.wire import thumbprint
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable
 
     from countersign.authority.ca import CertificateAuthority
     from countersign.authority.cluster import Cluster
@@ -61,9 +62,11 @@ class AttestationDesk:
     acme_url: Callable[[str], str]
     ca_bundle: Callable[[], str]
     lock: asyncio.Lock
-    attest_steps: Sequence[EnrolmentStep] = ATTEST_STEPS
-    secret_steps: Sequence[EnrolmentStep] = SECRET_STEPS
-    commit_steps: Sequence[EnrolmentStep] = COMMIT_STEPS
+    attest_steps: tuple[EnrolmentStep, ...] = ATTEST_STEPS
+    secret_steps: tuple[EnrolmentStep, ...] = SECRET_STEPS
+    commit_steps: tuple[EnrolmentStep, ...] = COMMIT_STEPS
+    node_attest_steps: tuple[EnrolmentStep, ...] = NODE_ATTEST_STEPS
+    node_secret_steps: tuple[EnrolmentStep, ...] = NODE_SECRET_STEPS
 
     async def attest(self, body: bytes, bearer: str | None, peer: str | None) -> dict[str, Any]:
         """Answer ``POST /attest``.
@@ -72,7 +75,7 @@ class AttestationDesk:
         """
         exam = self._exam(body, bearer)
         async with self.recorder.answer("/attest", exam, peer):
-            await self._run(self.attest_steps, exam)
+            await self._run(sequence(self.attest_steps, self.node_attest_steps, exam), exam)
             return await self._challenge(exam)
 
     async def secret(self, body: bytes, bearer: str | None, peer: str | None) -> dict[str, Any]:
@@ -82,8 +85,10 @@ class AttestationDesk:
         """
         exam = self._exam(body, bearer)
         async with self.recorder.answer("/secret", exam, peer) as facts:
-            await self._run(self.secret_steps, exam)
+            await self._run(sequence(self.secret_steps, self.node_secret_steps, exam), exam)
             async with self.lock:
+                if exam.of_node:
+                    return await self._propose(exam)
                 await self._run(self.commit_steps, exam)
                 instance = await self._instance(exam)
                 answer = await self._admit(exam, instance)
@@ -93,7 +98,7 @@ class AttestationDesk:
     def _exam(self, body: bytes, bearer: str | None) -> Exam:
         return Exam(self.cluster, self.store, self.injection, self.own_namespace, self.clock.now(), body, bearer)
 
-    async def _run(self, steps: Sequence[EnrolmentStep], exam: Exam) -> None:
+    async def _run(self, steps: Iterable[EnrolmentStep], exam: Exam) -> None:
         """Run the checks; a refusal is an Event on whatever it is news for."""
         try:
             for step in steps:
@@ -124,6 +129,20 @@ class AttestationDesk:
         )
         await self.store.add_secret(record)
         return {"credential": _base64(credential), "secret": _base64(encrypted)}
+
+    async def _propose(self, exam: Exam) -> dict[str, Any]:
+        """Make or find the node's Device, say on it which TPM was seen, and answer what people have decided so far.
+
+        The attestation time stays: the attestations that calls lean on are those of agents.
+        """
+        device, made = await find_or_propose(self.cluster.kube, exam)
+        exam.devices = [device]
+        if made:
+            await self.events.emit(
+                device, "Normal", "Enrolled", f"by node {exam.review.node_name}, pool {exam.ek.pool}"
+            )
+        device = await self._seen(exam, {})
+        return {"device": device["metadata"]["name"], "state": device["spec"].get("state", "Pending")}
 
     async def _instance(self, exam: Exam) -> dict[str, Any]:
         """Make or find the pod's AgentInstance; a second device is an Event, and the first stays."""
@@ -180,16 +199,15 @@ class AttestationDesk:
 
         :raises Denied: ``attest.device_unknown`` if it is not the Device that was examined, or of another TPM by now.
         """
-        ek, pool = exam.ek, exam.pool
+        pool = exam.pool
         if pool is None:
             raise Unavailable("attest.failed", "the Device's pool was not looked at")
-        found = {
-            "assurance": pool["spec"]["assurance"],
-            "attestationTime": stamp(exam.now),
-            "manufacturer": ek.manufacturer,
-            "model": ek.model,
-            "firmware": ek.firmware,
-        }
+        return await self._seen(exam, {"assurance": pool["spec"]["assurance"], "attestationTime": stamp(exam.now)})
+
+    async def _seen(self, exam: Exam, more: dict[str, Any]) -> dict[str, Any]:
+        """Write on the Device which TPM was seen, and ``more``; return the Device as it is then."""
+        ek, pool = exam.ek, exam.pool
+        found = {"manufacturer": ek.manufacturer, "model": ek.model, "firmware": ek.firmware, **more}
         devices = self.cluster.devices()
 
         def compute(device: dict[str, Any]) -> dict[str, Any]:

@@ -13,14 +13,22 @@ from countersign.attest import TpmtPublic, verify_ak, verify_ek, verify_key_proo
 from countersign.authority.cluster import condition, is_going, is_live
 from countersign.authority.exam import AttestRequest, Exam, SecretRequest, from_base64, got, read_request
 from countersign.authority.trust import ASSURANCE, EkFacts, exposed_to, model_denied
-from countersign.errors import Denied, Unavailable
+from countersign.errors import Denied, Invalid, Unavailable
 from countersign.kube.injection import injection_faults, select_identities
 from countersign.wire import thumbprint
 
 if TYPE_CHECKING:
     from countersign.authority.tables import AkRecord
 
-__all__ = ["ATTEST_STEPS", "COMMIT_STEPS", "SECRET_STEPS", "EnrolmentStep", "secret_digest"]
+__all__ = [
+    "ATTEST_STEPS",
+    "COMMIT_STEPS",
+    "PENDING_STEPS",
+    "SECRET_STEPS",
+    "TOKEN_STEPS",
+    "EnrolmentStep",
+    "secret_digest",
+]
 
 EnrolmentStep = Callable[[Exam], Awaitable[None]]
 _OPT_IN: Final = "countersign.dev/injection"
@@ -41,7 +49,8 @@ async def attest_members(exam: Exam) -> None:
 async def secret_members(exam: Exam) -> None:
     """1: strict JSON with the members of ``/secret``, all of them base64."""
     request = read_request(SecretRequest, exam.body)
-    for text in (request.secret, *request.key.model_dump().values()):
+    proof = {} if request.key is None else request.key.model_dump()
+    for text in (request.secret, *proof.values()):
         from_base64(text)
     exam.learn(request=request)
 
@@ -240,6 +249,12 @@ async def ak_unused(exam: Exam) -> None:
 # /secret: the answer to the challenge, and the instance key
 
 
+async def secret_beside_key(exam: Exam) -> None:
+    """secret: a key came with it; only a node's enrolment has none (1 of the table, asked when it is known who asks)."""
+    if exam.secret_request.key is None:
+        raise Invalid("attest.request", "member key is missing or of another type")
+
+
 async def secret_known(exam: Exam) -> None:
     """secret: this authority handed it out."""
     pending = await exam.store.secret(secret_digest(from_base64(exam.secret_request.secret)))
@@ -272,7 +287,7 @@ async def secret_unused(exam: Exam) -> None:
 async def key_proven(exam: Exam) -> None:
     """key: certified by the AK over this secret (``attest.KEY_STEPS``)."""
     ak = TpmtPublic.parse(exam.pending.ak_public).public_key()
-    proof = exam.secret_request.key
+    proof = got(exam.secret_request.key)
     secret = from_base64(exam.secret_request.secret)
     public, attest, signature = (from_base64(member) for member in (proof.public, proof.attest, proof.signature))
     exam.learn(key=verify_key_proof(ak, public, attest, signature, secret))
@@ -284,13 +299,19 @@ async def key_unused(exam: Exam) -> None:
         raise Denied("attest.key_reused", "another live instance has this key")
 
 
-_TOKEN: Final[tuple[EnrolmentStep, ...]] = (
+TOKEN_STEPS: Final[tuple[EnrolmentStep, ...]] = (
     bearer_present,
     token_authenticated,
     token_bound_to_pod,
     pod_exists,
     pod_has_uid,
     pod_on_node_of_token,
+)
+PENDING_STEPS: Final[tuple[EnrolmentStep, ...]] = (
+    secret_known,
+    secret_unexpired,
+    secret_of_this_pod,
+    secret_unused,
 )
 _AGENT: Final[tuple[EnrolmentStep, ...]] = (
     namespace_of_agents,
@@ -312,7 +333,7 @@ _DEVICE: Final[tuple[EnrolmentStep, ...]] = (
 
 ATTEST_STEPS: Final[tuple[EnrolmentStep, ...]] = (
     attest_members,
-    *_TOKEN,
+    *TOKEN_STEPS,
     *_AGENT,
     endorsed,
     *_DEVICE,
@@ -323,11 +344,9 @@ ATTEST_STEPS: Final[tuple[EnrolmentStep, ...]] = (
 
 SECRET_STEPS: Final[tuple[EnrolmentStep, ...]] = (
     secret_members,
-    *_TOKEN,
-    secret_known,
-    secret_unexpired,
-    secret_of_this_pod,
-    secret_unused,
+    *TOKEN_STEPS,
+    secret_beside_key,
+    *PENDING_STEPS,
     key_proven,
     key_unused,
     *_AGENT,

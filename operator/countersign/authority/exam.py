@@ -30,6 +30,7 @@ __all__ = ["MAX_BODY", "AttestRequest", "Exam", "SecretRequest", "from_base64", 
 
 MAX_BODY: Final = 65536
 _MAX_CERTIFICATES: Final = 8
+_NODE: Final = "countersign-node"
 _T = TypeVar("_T")
 _M = TypeVar("_M", bound=BaseModel)
 
@@ -64,10 +65,10 @@ class KeyProof(_Body):
 
 
 class SecretRequest(_Body):
-    """Body of ``POST /secret``; the step CLI sends no ``key``, and is refused for that here."""
+    """Body of ``POST /secret``; a node's has no ``key``, and who else leaves it out is refused for that."""
 
     secret: str
-    key: KeyProof
+    key: KeyProof | None = None
 
 
 @dataclass
@@ -119,6 +120,16 @@ class Exam:
         return self._review is not None and self._review.authenticated
 
     @property
+    def of_node(self) -> bool:
+        """Whether ``countersign node`` asks, for a Device and no identity: the ServiceAccount of that name in our namespace."""
+        review = self._review
+        return (
+            review is not None
+            and review.authenticated
+            and (review.namespace, review.service_account) == (self.own_namespace, _NODE)
+        )
+
+    @property
     def pod_uid(self) -> str:
         """The uid that the token is bound to."""
         return got(self.review.pod_uid)
@@ -155,8 +166,8 @@ class Exam:
 
     @property
     def pool(self) -> dict[str, Any] | None:
-        """The Device's pool, or None if it is gone."""
-        return self.cluster.pool(self.device["spec"]["poolRef"]["name"])
+        """The Device's pool, or None if it is gone; of a TPM that no Device names yet the pool that vouches for it."""
+        return self.cluster.pool(self.device["spec"]["poolRef"]["name"] if self.devices else self.ek.pool)
 
     @property
     def ak(self) -> VerifiedAk:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["notices"]
 
+_MISPLACED: Final = ("attest.node_mismatch", "attest.user_mismatch", "attest.pool_not_admitted")
+"""Of a node's own enrolment: its TPM is in the inventory as somebody else's."""
 _EVIDENCE: Final = ("attest.ak_", "attest.key_")
 
 
@@ -30,7 +32,9 @@ def notices(exam: Exam, refusal: Denied) -> Iterator[tuple[dict[str, Any], str]]
     elif refusal.code == "attest.device_unknown":
         yield from ((device, "DuplicateEK") for device in exam.devices)
     elif refusal.code == "attest.model_denied":
-        yield exam.device, "ModelDenied"
+        yield from ((device, "ModelDenied") for device in exam.devices)
+    elif exam.of_node and refusal.code in _MISPLACED:
+        yield from ((device, "EvidenceRejected") for device in exam.devices)
     elif refusal.code.startswith(_EVIDENCE) and exam.devices:
         yield exam.device, "EvidenceRejected"
 

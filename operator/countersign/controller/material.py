@@ -77,9 +77,9 @@ class Material:
         self._bundle = _joined(bundle_of(webhook), bundle_of(authority))
 
     async def trust(self, namespace: dict[str, Any]) -> None:
-        """Tell the signers of a Namespace whom to believe, if it has opted in. Raises KubeError."""
-        name = namespace["metadata"]["name"]
-        if not self.ready or not opted_in(namespace, self._settings.namespace):
+        """Tell the signers of a Namespace whom to believe, if it has opted in; and our own nodes. Raises KubeError."""
+        name, own = namespace["metadata"]["name"], self._settings.namespace
+        if not self.ready or not (opted_in(namespace, own) or (self._settings.nodes and _lives(namespace, own))):
             self._told.pop(name, None)
             return
         data = {
@@ -154,6 +154,10 @@ def opted_in(namespace: dict[str, Any], own: str) -> bool:
     meta = namespace["metadata"]
     labelled = (meta.get("labels") or {}).get(OPT_IN[0]) == OPT_IN[1]
     return labelled and meta["name"] not in (own, "kube-system") and meta.get("deletionTimestamp") is None
+
+
+def _lives(namespace: dict[str, Any], own: str) -> bool:
+    return bool(namespace["metadata"]["name"] == own) and namespace["metadata"].get("deletionTimestamp") is None
 
 
 def _keys(present: Members, now: int) -> Members:

@@ -78,6 +78,8 @@ class OperatorSettings(BaseSettings):
     audiences: tuple[AudienceGrant, ...] | None = None
     token_audience: str = Field(default="countersign.dev", min_length=1)
     injection: Injection | None = None
+    nodes: bool = False
+    """Whether ``countersign node`` runs in our namespace, so that it has to be told there whom to believe."""
     health: Health = Health()
     lease: Lease = Lease()
     log_level: str = "info"

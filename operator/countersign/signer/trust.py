@@ -1,67 +1,7 @@
-"""Whom does the signer believe? The mounted ConfigMap ``countersign-trust``, read anew whenever it is needed."""
+"""Whom does the signer believe? What every process believes that enrols; this room's name for it."""
 
 from __future__ import annotations
 
-import ssl
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
-
-from countersign.errors import Unavailable
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from countersign.attest.trust import Trust, client_context, read_trust
 
 __all__ = ["Trust", "client_context", "read_trust"]
-
-
-@dataclass(frozen=True)
-class Trust:
-    """The two URLs a signer is given, and the CA (PEM) of their serving certificates."""
-
-    authority_url: str
-    webhook_url: str
-    ca: str
-
-
-def read_trust(directory: Path) -> Trust:
-    """Read the three files of the mounted ConfigMap.
-
-    Raises:
-        Unavailable: ``attest.unavailable``, if one is missing: kubelet or the operator has not got there yet.
-    """
-    try:
-        authority, webhook, ca = (
-            (directory / name).read_text(encoding="utf-8").strip() for name in ("authorityURL", "webhookURL", "ca.crt")
-        )
-    except (OSError, UnicodeDecodeError) as error:
-        raise Unavailable(
-            "attest.unavailable", f"the trust ConfigMap is not readable: {type(error).__name__}"
-        ) from error
-    if not (_is_base(authority) and _is_base(webhook) and ca):
-        raise Unavailable("attest.unavailable", "the trust ConfigMap needs two https URLs and ca.crt")
-    return Trust(authority.rstrip("/"), webhook.rstrip("/"), ca)
-
-
-def _is_base(url: str) -> bool:
-    """Tell an https URL that other paths are appended to: a host, and no user, query or fragment."""
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        return False
-    return parts.scheme == "https" and bool(parts.hostname) and not (parts.query or parts.fragment or "@" in url)
-
-
-def client_context(ca: str | None, *, minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
-    """Return a client context, host names checked, that trusts ``ca`` (PEM) alone, or the system's roots for None.
-
-    Raises:
-        Unavailable: ``attest.unavailable`` for a bundle that cannot be read.
-    """
-    try:
-        context = ssl.create_default_context(cadata=ca) if ca is not None else ssl.create_default_context()
-    except (ssl.SSLError, ValueError) as error:
-        raise Unavailable("attest.unavailable", "a CA bundle cannot be read") from error
-    context.minimum_version = minimum
-    return context

@@ -12,5 +12,6 @@ injection:
   image: {{ include "countersign.image" . }}
   version: {{ include "countersign.injectionVersion" . }}
 audiences: {{ .Values.audiences | toJson }}
+nodes: {{ .Values.node.enabled }}
 log_level: {{ .Values.logLevel }}
 {{- end -}}
