@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from support import install, real_cluster
+from support import fleet, install, real_cluster
 
 from countersign.devcluster import state
 
@@ -24,7 +24,9 @@ def main(verb: str) -> int:
         print(f"make e2e: {reason}", file=sys.stderr)
         return 1
     with state.single(real_cluster.RUN):
-        install.install(real_cluster.up(_say), _say)
+        cluster = real_cluster.up(_say)
+        install.install(cluster, _say)
+        fleet.approve(cluster, _say)
     return 0
 
 

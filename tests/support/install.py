@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from support.real_cluster import RealCluster
 
 NAMESPACE = "countersign-system"
+SLOTS = 2
 _CLASS = "countersign-e2e"
 _CLIENT_CA = "apiserver-client-ca"
 
@@ -74,6 +75,7 @@ def install(cluster: RealCluster, say: Callable[[str], None]) -> None:
         "image": {"repository": image.NAME, "tag": ours.tag, "pullPolicy": "Never"},
         "webhook": {"clientCAConfigMap": _CLIENT_CA, "storage": {"storageClassName": _CLASS}},
         "authority": {"storage": {"storageClassName": _CLASS}},
+        "node": {"enabled": True, "type": "Simulator", "slots": SLOTS, "simulator": {"image": swtpm.name}},
     }
     file = cluster.directory / "values.json"
     file.write_text(json.dumps(values))
