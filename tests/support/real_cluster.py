@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Say = Callable[[str], None]
 
-RUN = "e2e"
+RUN = state.NODES
 _PATIENCE = 60.0
 _ADDRESSES = {"node-a": "10.123.0.11", "node-b": "10.123.0.12"}
 _DNS = Path(__file__).with_name("coredns.yaml")

@@ -89,8 +89,11 @@ def _start() -> state.Run:
 
 @command.command(epilog="Example:  countersign dev down")
 def down() -> None:
-    """Stop everything that was left running, a kept demo included. Safe to run again."""
+    """Stop everything that was left running, a kept demo included, but for the nodes of `make e2e`. Safe to run again."""
     for run in state.runs():
+        if run.name == state.NODES:
+            typer.echo(f"left {run.name}: make e2e-down takes its nodes away")
+            continue
         with state.single(run.name):
             state.stop(run)
         typer.echo(f"stopped {run.name}")
