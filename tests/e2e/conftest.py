@@ -49,9 +49,9 @@ def cluster() -> RealCluster:
 
 @pytest.fixture
 def namespace(cluster: RealCluster) -> Iterator[str]:
-    """A fresh namespace that has opted in."""
+    """A fresh namespace that has opted in, and whose signers may have TPMs."""
     name = f"e2e-{uuid.uuid4().hex[:8]}"
     cluster.kubectl("create", "namespace", name)
-    cluster.kubectl("label", "namespace", name, "countersign.dev/injection=enabled")
+    cluster.kubectl("label", "namespace", name, "countersign.dev/injection=enabled", "countersign.dev/tpm=allowed")
     yield name
     cluster.kubectl("delete", "namespace", name, "--wait=false")
