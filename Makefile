@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup packages demo test lint format types contracts crds chart lock bench clean
+.PHONY: help setup packages e2e-packages demo test lint format types contracts crds chart lock bench image e2e e2e-down clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -14,7 +14,7 @@ HAVE := (for tool in gcc pkg-config redis-check-rdb swtpm swtpm_setup; do comman
 	&& ldconfig -p | grep -q libtss2-tcti-device
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 packages: ## install the Debian packages that are missing (root or sudo)
 	@if $(HAVE); then exit 0; fi; \
@@ -67,6 +67,28 @@ crds: .venv/.ready ## write crds/ and the chart's copy from the models
 
 bench: setup ## measure, print and write docs/benchmarks.md
 	@$(BIN)/python bench/run.py
+
+# What real nodes and images need beside the packages above.
+E2E_PACKAGES := buildah conntrack containerd containernetworking-plugins iproute2 iptables mmdebstrap runc
+E2E_HAVE := command -v buildah conntrack containerd ip iptables mmdebstrap runc >/dev/null && test -x /usr/lib/cni/ptp
+
+e2e-packages:
+	@test "$$(id -u)" = 0 || { echo "This needs root: nodes are namespaces, cgroups and mounts, images are built in a chroot. Nothing was done."; exit 1; }
+	@if $(E2E_HAVE); then exit 0; fi; log=$$(mktemp); \
+	echo "==> installing Debian packages (about a minute): $(E2E_PACKAGES)"; \
+	if ! { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(E2E_PACKAGES); } >"$$log" 2>&1; then \
+	  tail -20 "$$log"; rm -f "$$log"; exit 1; fi; rm -f "$$log"
+
+image: e2e-packages .venv/.ready ## build our images without a registry, with a bill of materials (root)
+	@PYTHONPATH=tests $(BIN)/python -m support.image
+
+e2e: e2e-packages .venv/.ready ## two real nodes on this machine, Helm install, real pods (root; the cluster stays)
+	@PYTHONPATH=tests $(BIN)/python -m support.e2e up
+	@echo "==> end-to-end tests"
+	@$(BIN)/python -m pytest -m e2e tests/e2e
+
+e2e-down: .venv/.ready ## take the nodes of `make e2e` away
+	@PYTHONPATH=tests $(BIN)/python -m support.e2e down
 
 lock: .venv/.ready ## resolve the dependencies again into requirements/*.txt
 	@compile="$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --universal --python-version 3.11"; \

@@ -63,6 +63,28 @@ def test_every_program_has_a_module_that_is_pinned_by_hash() -> None:
         assert each.package in (module / "tools.go").read_text()
 
 
+def test_a_nodes_program_has_a_module_that_is_pinned_by_hash() -> None:
+    for each in binaries.NODE_PROGRAMS:
+        module = files("countersign.devcluster") / "tools" / each.module
+        if each.own:
+            assert (module / "main.go").is_file()
+        else:
+            assert f" v{each.version}\n" in (module / "go.mod").read_text()
+            assert each.package in (module / "tools.go").read_text()
+        if "require" in (module / "go.mod").read_text():
+            assert " h1:" in (module / "go.sum").read_text()
+
+
+def test_a_program_of_our_own_is_taken_from_the_cache_alone(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    coredns = next(each for each in binaries.NODE_PROGRAMS if each.name == "coredns")
+    program(machine / "bin", "coredns", f"CoreDNS-{coredns.version}")
+    program(machine / "assets", "coredns", "anything")
+    monkeypatch.setenv("KUBEBUILDER_ASSETS", str(machine / "assets"))
+    assert binaries.find(coredns) is None
+    cached = program(machine / "cache" / "countersign" / f"coredns-{coredns.version}", "coredns", "anything")
+    assert binaries.find(coredns) == cached
+
+
 def test_an_old_go_is_passed_over_and_a_new_one_taken(machine: Path) -> None:
     old = program(machine / "bin", "go", "go version go1.19.8 linux/amd64")
     assert toolchain.go_version(old) == (1, 19, 8)
@@ -75,7 +97,7 @@ def test_an_old_go_is_passed_over_and_a_new_one_taken(machine: Path) -> None:
 def test_the_pinned_wheel_is_new_enough_for_every_module() -> None:
     pin = (files("countersign.devcluster") / "tools" / "go.txt").read_text()
     version = tuple(int(part) for part in pin.split("==")[1].split()[0].split("."))
-    for each in binaries.PROGRAMS:
+    for each in (*binaries.PROGRAMS, *binaries.NODE_PROGRAMS):
         module = Path(str(files("countersign.devcluster") / "tools" / each.module))
         assert toolchain.needed_go(module) <= version
 

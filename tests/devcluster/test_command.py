@@ -77,3 +77,13 @@ def test_up_status_kubeconfig_and_down_may_each_be_repeated(dev: Any) -> None:
     assert dev("down").returncode == 0
     assert [start_time(each["pid"]) for each in second["processes"]] == [None] * 3
     assert dev("down").returncode == 0
+
+
+def test_down_leaves_the_nodes_of_e2e_to_their_own_command(dev: Any, tmp_path: Path) -> None:
+    place = tmp_path / "countersign" / "run" / "e2e"
+    place.mkdir(parents=True)
+    ours = {"name": "test", "pid": os.getpid(), "started": start_time(os.getpid())}
+    record = {"name": "e2e", "url": "https://127.0.0.1:1", "kubeconfig": "k", "processes": [ours]}
+    (place / "state.json").write_text(json.dumps(record))
+    assert dev("down").stdout == "left e2e: make e2e-down takes its nodes away\n"
+    assert (place / "state.json").exists()

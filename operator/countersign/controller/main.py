@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import socket
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -107,6 +108,7 @@ async def _watch(stack: contextlib.AsyncExitStack, context: ProcessContext, stop
         registry=kopf_registry(context.settings.kubeconfig),
         settings=kopf_settings(),
         memo=context,
+        identity=socket.gethostname(),  # else kopf asks who the user is, and a container's uid has no name
         standalone=True,
         clusterwide=True,
         stop_flag=halt,

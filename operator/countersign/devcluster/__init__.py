@@ -8,7 +8,8 @@ with their parent unless they were asked to outlive it, and those are recorded a
 """
 
 from countersign.devcluster import state
-from countersign.devcluster.binaries import Binaries, cache_directory, find_or_build
+from countersign.devcluster.binaries import Binaries, NodeBinaries, cache_directory, find_or_build, find_or_build_node
+from countersign.devcluster.full import FullPlane
 from countersign.devcluster.packages import missing_packages
 from countersign.devcluster.pki import LocalCA, Pair, write_private
 from countersign.devcluster.plane import Plane, PlaneError, free_ports
@@ -19,7 +20,9 @@ __all__ = [
     "Binaries",
     "Child",
     "EkAuthority",
+    "FullPlane",
     "LocalCA",
+    "NodeBinaries",
     "Pair",
     "Plane",
     "PlaneError",
@@ -27,6 +30,7 @@ __all__ = [
     "Tpm",
     "cache_directory",
     "find_or_build",
+    "find_or_build_node",
     "free_ports",
     "missing_packages",
     "start",

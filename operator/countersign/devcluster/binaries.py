@@ -1,4 +1,4 @@
-"""Find the programs of a control plane, or build them from their Go modules (pinned by hash in ``tools/``).
+"""Find the programs of a control plane and of a node, or build them from their Go modules (pinned by hash in ``tools/``).
 
 Order: ``$KUBEBUILDER_ASSETS``, ``PATH`` (only the minor version that is pinned), ``~/.cache/countersign/NAME-VERSION/``,
 a build. Nothing comes from a container registry or a download page.
@@ -23,7 +23,17 @@ from countersign.devcluster.toolchain import find_go, needed_go
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["PROGRAMS", "Binaries", "Program", "cache_directory", "find", "find_or_build"]
+__all__ = [
+    "NODE_PROGRAMS",
+    "PROGRAMS",
+    "Binaries",
+    "NodeBinaries",
+    "Program",
+    "cache_directory",
+    "find",
+    "find_or_build",
+    "find_or_build_node",
+]
 
 _KUBERNETES = "1.34.4"
 _STAMP = "k8s.io/component-base/version.git"
@@ -39,6 +49,7 @@ class Program:
     package: str
     ask: tuple[str, ...]
     minutes: float
+    own: bool = False  # the main package is ours, in the tool module: nothing that lies elsewhere is the same
 
     @property
     def minor(self) -> str:
@@ -60,17 +71,37 @@ PROGRAMS = (
     Program("kubectl", "kubernetes", _KUBERNETES, "k8s.io/kubernetes/cmd/kubectl", ("version", "--client"), 1),
     Program("helm", "helm", "3.22.0", "helm.sh/helm/v3/cmd/helm", ("version", "--short"), 2),
 )
+# What real nodes need beside it; containerd and runc are Debian's.
+NODE_PROGRAMS = (
+    *(
+        Program(name, "kubernetes", _KUBERNETES, f"k8s.io/kubernetes/cmd/{name}", ("--version",), minutes)
+        for name, minutes in (("kubelet", 1), ("kube-scheduler", 1), ("kube-proxy", 0.5))
+    ),
+    Program("coredns", "coredns", "1.13.1", ".", ("-version",), 2, own=True),
+    Program("pause", "pause", "1.0.0", ".", (), 0.1, own=True),
+)
 
 
 @dataclass(frozen=True)
 class Binaries:
-    """Where each program lies."""
+    """Where each program of a control plane lies."""
 
     etcd: Path
     kube_apiserver: Path
     kube_controller_manager: Path
     kubectl: Path
     helm: Path
+
+
+@dataclass(frozen=True)
+class NodeBinaries:
+    """Where each program of a cluster with real nodes lies, beside those of its control plane."""
+
+    kubelet: Path
+    kube_scheduler: Path
+    kube_proxy: Path
+    coredns: Path
+    pause: Path
 
 
 def cache_directory() -> Path:
@@ -96,13 +127,15 @@ def _fits(path: Path, program: Program) -> bool:
 
 def find(program: Program) -> Path | None:
     """Return where ``program`` lies already, ``None`` if it must be built."""
+    cached = cache_directory() / f"{program.module}-{program.version}" / program.name
+    if program.own:
+        return cached if os.access(cached, os.X_OK) else None
     assets = os.environ.get("KUBEBUILDER_ASSETS")
     if assets and os.access(Path(assets) / program.name, os.X_OK):
         return Path(assets) / program.name
     on_path = shutil.which(program.name)
     if on_path and _fits(Path(on_path), program):
         return Path(on_path)
-    cached = cache_directory() / f"{program.module}-{program.version}" / program.name
     return cached if os.access(cached, os.X_OK) else None
 
 
@@ -159,12 +192,21 @@ def _one_at_a_time(say: Callable[[str], None]) -> Iterator[None]:
 
 
 def find_or_build(say: Callable[[str], None] = lambda _line: None) -> Binaries:
-    """Return all programs, building what is missing; ``say`` gets one line before each thing that takes long.
+    """Return the control plane's programs, building what is missing; ``say`` gets one line before what takes long.
 
     Raises ``RuntimeError`` with the compiler's words when a build fails.
     """
-    places = {program.name: find(program) for program in PROGRAMS}
+    return Binaries(**_find_or_build(PROGRAMS, say))
+
+
+def find_or_build_node(say: Callable[[str], None] = lambda _line: None) -> NodeBinaries:
+    """Return a node's programs; the rest as for :func:`find_or_build`."""
+    return NodeBinaries(**_find_or_build(NODE_PROGRAMS, say))
+
+
+def _find_or_build(programs: tuple[Program, ...], say: Callable[[str], None]) -> dict[str, Path]:
+    places = {program.name: find(program) for program in programs}
     if not all(places.values()):
         with _one_at_a_time(say):
-            places = {program.name: find(program) or _build(program, say) for program in PROGRAMS}
-    return Binaries(**{name.replace("-", "_"): Path(str(place)) for name, place in places.items()})
+            places = {program.name: find(program) or _build(program, say) for program in programs}
+    return {name.replace("-", "_"): Path(str(place)) for name, place in places.items()}

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from countersign.devcluster import state
-from countersign.devcluster.binaries import PROGRAMS, find, find_or_build
+from countersign.devcluster.binaries import NODE_PROGRAMS, PROGRAMS, find, find_or_build, find_or_build_node
 from countersign.devcluster.packages import install_command, missing_packages
 from countersign.devcluster.plane import Plane, PlaneError
 
@@ -42,13 +42,20 @@ def _fail(problem: object) -> typer.Exit:
 
 
 @command.command(epilog="Example:  countersign dev build")
-def build() -> None:
+def build(
+    *,
+    nodes: Annotated[
+        bool, typer.Option("--e2e", help="Also the programs of real nodes (about 5 minutes more).")
+    ] = False,
+) -> None:
     """Find the programs of the control plane, or build them (about 8 minutes the first time), and check the packages."""
     try:
         find_or_build(_say)
+        if nodes:
+            find_or_build_node(_say)
     except (RuntimeError, OSError, subprocess.SubprocessError) as error:
         raise _fail(error) from error
-    for program in PROGRAMS:
+    for program in PROGRAMS + (NODE_PROGRAMS if nodes else ()):
         typer.echo(f"{program.name:<24} {find(program)}")
     if missing := missing_packages():
         raise _fail(f"Debian packages are missing. Run as root:\n  {install_command(missing)}")
@@ -82,8 +89,11 @@ def _start() -> state.Run:
 
 @command.command(epilog="Example:  countersign dev down")
 def down() -> None:
-    """Stop everything that was left running, a kept demo included. Safe to run again."""
+    """Stop everything that was left running, a kept demo included, but for the nodes of `make e2e`. Safe to run again."""
     for run in state.runs():
+        if run.name == state.NODES:
+            typer.echo(f"left {run.name}: make e2e-down takes its nodes away")
+            continue
         with state.single(run.name):
             state.stop(run)
         typer.echo(f"stopped {run.name}")

@@ -90,6 +90,11 @@ class LocalCA:
         """The CA's certificate as PEM."""
         return self.certificate.public_bytes(Encoding.PEM)
 
+    @property
+    def key_pem(self) -> bytes:
+        """The CA's private key as PEM, for the one program that signs with it."""
+        return private_pem(self.key)
+
     def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
         now = datetime.now(UTC)
         return (

@@ -1,7 +1,7 @@
 """A real etcd, kube-apiserver and kube-controller-manager on 127.0.0.1, unprivileged, thrown away afterwards.
 
 TLS everywhere, RBAC and the Node authorizer, NodeRestriction. What is not here: a scheduler and kubelets; whoever needs
-a running pod plays the kubelet with a node's client certificate.
+a running pod plays the kubelet with a node's client certificate, or takes :mod:`countersign.devcluster.full`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _SERVER_NAMES: Final = (
     "kubernetes.default.svc",
     "kubernetes.default.svc.cluster.local",
     "localhost",
-    _HOST,
+    "127.0.0.1",
     "10.96.0.1",
 )
 # Not node-lifecycle and not pod-garbage-collector: nobody renews the nodes' Leases here, and they would evict the pods.
@@ -80,6 +80,8 @@ class Plane:
     stay when the caller ends.
     """
 
+    host = _HOST  # what the API server listens on
+
     def __init__(
         self, binaries: Binaries, directory: Path, *, webhook_hosts: Sequence[str] = (), outlive: bool = False
     ) -> None:
@@ -97,7 +99,7 @@ class Plane:
     @property
     def url(self) -> str:
         """The API server's URL."""
-        return f"https://{_HOST}:{self._ports[2]}"
+        return f"https://{self.host}:{self._ports[2]}"
 
     @property
     def children(self) -> list[Child]:
@@ -138,7 +140,7 @@ class Plane:
 
     def stop(self) -> None:
         """End every program, the API server before its store. Safe to call twice."""
-        for name in ("kube-controller-manager", "kube-apiserver", "etcd"):
+        for name in ("kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd"):
             if child := self._children.pop(name, None):
                 # Nothing here is worth a graceful end: the data is thrown away, and the API server would wait for watches.
                 child.kill()
@@ -191,7 +193,7 @@ class Plane:
 
     def _ready(self) -> bool:
         context = ssl.create_default_context(cadata=self.ca.pem.decode())
-        connection = HTTPSConnection(_HOST, self._ports[2], timeout=5, context=context)
+        connection = HTTPSConnection(self.host, self._ports[2], timeout=5, context=context)
         try:
             connection.request("GET", "/readyz")
             return connection.getresponse().status == 200  # noqa: PLR2004 - HTTP's OK
@@ -209,7 +211,7 @@ class Plane:
             write_private(pki / f"{name}.crt", ca.pem)
         self._etcd_ca.issue("etcd", names=[_HOST]).write(pki, "etcd")
         self._etcd_ca.issue("kube-apiserver").write(pki, "etcd-client")
-        self.ca.issue("kube-apiserver", names=_SERVER_NAMES).write(pki, "apiserver")
+        self.ca.issue("kube-apiserver", names={*_SERVER_NAMES, self.host}).write(pki, "apiserver")
         key = ec.generate_private_key(ec.SECP256R1())
         write_private(pki / "sa.key", private_pem(key))
         write_private(pki / "sa.pub", public_pem(key))
@@ -238,7 +240,7 @@ class Plane:
         pki = self.directory / "pki"
         flags = [f"--etcd-servers=https://{_HOST}:{self._ports[0]}", f"--etcd-cafile={pki / 'etcd-ca.crt'}"]
         flags += [f"--etcd-certfile={pki / 'etcd-client.crt'}", f"--etcd-keyfile={pki / 'etcd-client.key'}"]
-        flags += [f"--bind-address={_HOST}", f"--secure-port={self._ports[2]}", "--profiling=false"]
+        flags += [f"--bind-address={self.host}", f"--secure-port={self._ports[2]}", "--profiling=false"]
         flags += [f"--tls-cert-file={pki / 'apiserver.crt'}", f"--tls-private-key-file={pki / 'apiserver.key'}"]
         flags += [f"--client-ca-file={pki / 'ca.crt'}", "--authorization-mode=Node,RBAC"]
         flags += ["--enable-admission-plugins=NodeRestriction", f"--service-cluster-ip-range={_SERVICES}"]
@@ -255,10 +257,14 @@ class Plane:
         return flags
 
     def _start_controllers(self) -> None:
+        child = self._run("kube-controller-manager", [self.binaries.kube_controller_manager, *self._manager_flags()])
+        self._await("the default ServiceAccount", child, self._has_default_account)
+
+    def _manager_flags(self) -> list[str]:
+        return [*self._manager_basics(), "--secure-port=0", f"--controllers={','.join(_CONTROLLERS)}"]
+
+    def _manager_basics(self) -> list[str]:
         pki, kubeconfig = self.directory / "pki", self.directory / "controller-manager.kubeconfig"
         flags = [f"--{kind}kubeconfig={kubeconfig}" for kind in ("", "authentication-", "authorization-")]
         flags += [f"--service-account-private-key-file={pki / 'sa.key'}", f"--root-ca-file={pki / 'ca.crt'}"]
-        flags += ["--use-service-account-credentials", "--leader-elect=false", "--secure-port=0"]
-        flags += [f"--controllers={','.join(_CONTROLLERS)}"]
-        child = self._run("kube-controller-manager", [self.binaries.kube_controller_manager, *flags])
-        self._await("the default ServiceAccount", child, self._has_default_account)
+        return [*flags, "--use-service-account-credentials", "--leader-elect=false"]

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["Run", "forget", "read", "run_directory", "runs", "single", "stop", "write"]
+__all__ = ["NODES", "Run", "forget", "read", "run_directory", "runs", "single", "stop", "write"]
 
 _FILE = "state.json"
+NODES = "e2e"
+"""The run of ``make e2e``: its nodes have a bridge and cgroups beside processes, and its own command takes them away."""
 
 
 @dataclass(frozen=True)

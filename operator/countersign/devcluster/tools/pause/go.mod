@@ -1,0 +1,3 @@
+module countersign.dev/tools/pause
+
+go 1.24.0
