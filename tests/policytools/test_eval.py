@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,6 +160,8 @@ def test_an_instance_brings_its_device_and_its_images(tmp_path: Path) -> None:
 @pytest.mark.plane
 def test_files_are_laid_over_a_live_cluster(crds: Plane, namespace: str, tmp_path: Path) -> None:
     text = (FILES / "billing.yaml").read_text().replace("namespace: billing", f"namespace: {namespace}")
+    # An audience is one server's in the whole cluster, and this cluster is other tests' too.
+    text = re.sub(r"audience: .*", f"audience: https://tools.example.com/{namespace}", text)
     crds.kubectl("apply", "-f", "-", data=text)
     call = ("--agent", f"{namespace}/refund-agent", "--server", f"{namespace}/stripe", "--tool", "get_charge")
     live = ("--kubeconfig", str(crds.admin_kubeconfig))
