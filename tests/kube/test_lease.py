@@ -106,6 +106,20 @@ async def test_a_lease_that_another_writes_over_stops_the_work(kube: Kube, names
 
 
 @pytest.mark.plane
+async def test_a_lease_that_was_written_since_is_given_back_all_the_same(kube: Kube, namespace: str) -> None:
+    """As after a renewal whose answer was cut off: the version that the leader remembers is an old one."""
+    stage = Stage()
+    patient = Leader(kube, namespace, "operator", life=30, deadline=20, every=10, identity="first")
+    task = asyncio.create_task(patient.run(stage.work("first")))
+    await eventually(lambda: stage.on == ["first"], "the first leads")
+
+    await kube.patch(LEASES, "operator", {"metadata": {"labels": {"written": "since"}}}, namespace)
+    await end(task)
+
+    assert (await kube.get(LEASES, "operator", namespace))["spec"]["holderIdentity"] == ""
+
+
+@pytest.mark.plane
 async def test_work_that_ends_or_fails_ends_the_run_and_gives_the_lease_back(kube: Kube, namespace: str) -> None:
     done: list[str] = []
 

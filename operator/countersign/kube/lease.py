@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Leader", "run_as_leader"]
 
+_RELEASES: Final = 3
 _LOG: Final = structlog.get_logger(__name__)
 
 
@@ -170,14 +171,20 @@ class Leader:
         }
 
     async def _release(self) -> None:
-        """Give the Lease back, if it is still the very one we wrote."""
-        lease, self._lease = self._lease, {}
-        if (lease.get("spec") or {}).get("holderIdentity") != self.identity:
-            return
-        spec = {**lease["spec"], "holderIdentity": "", "renewTime": _micro(self.clock.now())}
+        """Give the Lease back, if it is still ours."""
+        self._lease = {}
         with suppress(KubeError, TimeoutError):
-            async with asyncio.timeout(self.every):
-                await self.kube.replace(LEASES, {**lease, "spec": spec})
+            async with asyncio.timeout(self.every * _RELEASES):
+                for _ in range(_RELEASES):
+                    # Read, not remembered: a renewal that was cut off may have been written all the same, or be yet.
+                    lease = await self.kube.get(LEASES, self.name, self.namespace)
+                    spec = lease.get("spec") or {}
+                    if spec.get("holderIdentity") != self.identity:
+                        return
+                    spec = {**spec, "holderIdentity": "", "renewTime": _micro(self.clock.now())}
+                    with suppress(Conflict):
+                        await self.kube.replace(LEASES, {**lease, "spec": spec})
+                        return
 
 
 async def run_as_leader(
