@@ -36,6 +36,7 @@ from support.world import AUDIENCE, SPIFFE_ID, SoftwareKey, details, form
 
 from countersign import kube
 from countersign.attest import SoftwareDevice
+from countersign.demo.layout import neighbours
 from countersign.kube import TokenReview
 from countersign.kube.injection import inject
 from countersign.signer.main import serve
@@ -245,10 +246,7 @@ async def test_c3_a_pod_that_was_made_while_the_webhook_was_down_gets_no_credent
 
 
 async def test_c5_the_signing_port_is_the_pods_own_loopback(tmp_path: Path) -> None:
-    with socket.socket() as first, socket.socket() as second:
-        first.bind(("127.0.0.1", 0))
-        port = first.getsockname()[1]
-        second.bind(("127.0.0.1", port + 1))
+    port = neighbours()
     (tmp_path / "token").write_text("token")
     settings = SignerSettings(
         trust_dir=write_trust(tmp_path / "trust"), token_file=tmp_path / "token", port=port, tcti="swtpm:"
