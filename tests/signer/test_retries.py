@@ -147,6 +147,16 @@ async def test_a_call_is_sent_again_with_a_new_token_where_the_tool_cannot_have_
     assert rig.naps == ([1.0] if code == "replay.store_reset" else [])
 
 
+@pytest.mark.parametrize(("asked", "waits"), [(b"6", 6.0), (b"0", 1.0), (b"3600", 40.0), (b"soon", 1.0)])
+async def test_a_verifier_that_just_started_is_waited_for_as_long_as_it_says(
+    rig: Rig, asked: bytes, waits: float
+) -> None:
+    problem = b'{"title":"x","status":503,"code":"replay.store_reset"}'
+    rig.tool.says(503, [(b"content-type", b"application/problem+json"), (b"retry-after", asked)], problem)
+    assert (await rig.post(call())).json()["result"] == {"ok": True}
+    assert rig.naps == [waits]
+
+
 @pytest.mark.parametrize("code", ["token.kid", "token.expired", "replay.store_reset"])
 async def test_it_is_sent_again_only_once(rig: Rig, code: str) -> None:
     for _ in range(2):

@@ -42,6 +42,15 @@ async def test_caches_that_are_not_synced_refuse(world: World) -> None:
     assert world.context.faults() == ["current view of caches that are not synced yet"]
 
 
+async def test_who_says_ready_has_compiled_the_rules(world: World) -> None:
+    compiled = world.context.metrics.compiled
+    before = [compiled.labels(what)._value.get() for what in ("rules", "servers")]
+
+    assert world.context.faults() == []
+
+    assert (before, [compiled.labels(what)._value.get() for what in ("rules", "servers")]) == ([0, 0], [1, 1])
+
+
 async def test_e1_without_a_log_no_call_is_allowed(world: World) -> None:
     await world.context.audit.aclose()
 

@@ -75,9 +75,16 @@ def test_what_is_secret_does_not_show() -> None:
     assert "hunter2" not in repr(message)
 
 
-@pytest.mark.parametrize("name", ["host", "accept", "content-type", "user-agent", "traceparent", "mcp-method"])
+@pytest.mark.parametrize(
+    "name", ["host", "accept", "content-type", "traceparent", "mcp-method", "mcp-session-id", "mcp-param-a"]
+)
 def test_what_travels(name: str) -> None:
     assert travels(name)
+
+
+@pytest.mark.parametrize("name", ["mcp-tenant", "mcp-param", "mcp-"])
+def test_d3_a_field_that_no_signature_covers_does_not_travel(name: str) -> None:
+    assert not travels(name)
 
 
 @pytest.mark.parametrize(
