@@ -31,7 +31,6 @@ __all__ = [
     "Endorsement",
     "check_signable",
     "jkt_of",
-    "spki_of",
 ]
 
 AkKind = Literal["P256", "RSA2048"]
@@ -116,11 +115,6 @@ def check_signable(data: bytes) -> None:
     """
     if data[:1] not in {_SIGNABLE[0:1], _SIGNABLE[1:2], _SIGNABLE[2:3]}:
         raise Denied("proof.format", "an instance key signs CSRs, signature bases and session statements only")
-
-
-def spki_of(key: ec.EllipticCurvePublicKey) -> bytes:
-    """Return the SubjectPublicKeyInfo of ``key`` as DER."""
-    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def jkt_of(key: ec.EllipticCurvePublicKey) -> str:

@@ -74,7 +74,7 @@ async def connection_info(kubeconfig: Path | None) -> kopf.ConnectionInfo:
 
 
 def _handle(registry: kopf.OperatorRegistry, resource: Resource) -> None:
-    async def see(event: Any, memo: Any, **_: Any) -> None:
+    async def see(event: Any, memo: Watcher, **_: Any) -> None:
         found = {"apiVersion": resource.api_version, "kind": resource.kind, **event["object"]}
         memo.seen(resource, event["type"], found)
 
