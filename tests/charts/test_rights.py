@@ -89,7 +89,7 @@ PROCESSES: dict[str, set[Right]] = {
         *rights("everywhere", "pods namespaces", READ),
         *rights("everywhere", "agentinstances devices", ("create",)),
         *rights("everywhere", "identityissuers/status devices/status agentinstances/status", ("get", "patch")),
-        *rights("own", "secrets", (*READ, "create")),
+        *rights("own", "secrets", (*READ, "create", "update")),
         *rights("own", "configmaps", (*READ, "create", "update", "patch")),
         *EVENTS,
     },

@@ -33,7 +33,10 @@ RIGHTS: dict[str, set[str]] = {
     "agentinstances/status": {"patch"},
 }
 """The authority's row of crds.md section 8, in the words of RBAC."""
-OWN_RIGHTS: dict[str, set[str]] = {"secrets": READ | {"create"}, "configmaps": READ | {"create", "patch"}}
+OWN_RIGHTS: dict[str, set[str]] = {
+    "secrets": READ | {"create", "update"},
+    "configmaps": READ | {"create", "update", "patch"},
+}
 
 Objects = list[dict[str, Any]]
 
@@ -154,6 +157,14 @@ class MemoryKube:
         key = self._cluster.key(resource, meta["name"], meta.get("namespace"))
         if key in self._cluster.objects:
             raise Conflict(f"{meta['name']} already exists")
+        return copy.deepcopy(self._cluster.put(resource, body))
+
+    async def replace(self, resource: Resource, body: dict[str, Any]) -> dict[str, Any]:
+        meta = body["metadata"]
+        self._ask("update", resource.plural, meta.get("namespace"))
+        key = self._cluster.key(resource, meta["name"], meta.get("namespace"))
+        if meta["resourceVersion"] != self._cluster.objects[key]["metadata"]["resourceVersion"]:
+            raise Conflict(f"{meta['name']} was changed meanwhile")
         return copy.deepcopy(self._cluster.put(resource, body))
 
     async def apply_status(self, resource: Resource, body: dict[str, Any], manager: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ never believes a name in a CSR, never decides a tool call, and is the only write
 ``order_checks``   what it checks beyond RFC 8555: three named sequences
 ``orders``         the life of an order: a table, and a status that is derived
 ``issue``          build, lint, sign once, check: AK certificates and identity certificates
-``ca``             the CA keys, in Secrets
+``ca``             the CA keys, in Secrets; ``rotation`` which of them signs; ``custody`` what was last read
 ``cluster``        what the checks ask the cluster
 ``instances``      AgentInstance and Device: made and described
 ``recorder``       the audit record, the metric and the log line of each answer; ``notices`` the Events of a refusal

@@ -83,7 +83,7 @@ class AcmeDesk:
 
     cluster: Cluster
     store: OrderStore
-    ak_root: x509.Certificate
+    ak_roots: Callable[[], Sequence[x509.Certificate]]
     identity_cas: Callable[[str], CertificateAuthority | None]
     issuance: Issuance
     clock: Clock
@@ -257,7 +257,7 @@ class AcmeDesk:
         exam = OrderExam(
             cluster=self.cluster,
             store=self.store,
-            ak_root=self.ak_root,
+            ak_roots=self.ak_roots(),
             identity_cas=self.identity_cas,
             cluster_name=self.cluster_name,
             issuer_name=request.issuer,

@@ -51,7 +51,7 @@ class AttestationDesk:
 
     cluster: Cluster
     store: OrderStore
-    ca: CertificateAuthority
+    ca: Callable[[], CertificateAuthority]
     identity_cas: Callable[[str], CertificateAuthority | None]
     recorder: Recorder
     events: EventRecorder
@@ -180,10 +180,11 @@ class AttestationDesk:
                 found={"spiffeID": spiffe_id(exam.issuer, exam.identity)},
             ),
         )
-        certificate = await self._ak_certificate(exam, instance, identifier)
+        ca = self.ca()
+        certificate = await self._ak_certificate(ca, exam, instance, identifier)
         issuer = exam.issuer["metadata"]["name"]
         return {
-            "chain": [_base64(certificate), _base64(self.ca.der)],
+            "chain": [_base64(certificate), _base64(ca.der)],
             "instance": f"{namespace}/{name}",
             "identifier": identifier,
             "acme": {"directory": self.acme_url(issuer), "caBundle": self.ca_bundle(), "akType": "P256"},
@@ -220,11 +221,13 @@ class AttestationDesk:
         meta = exam.device["metadata"]
         return await write_status(self.cluster.kube, DEVICES, meta["name"], None, meta["uid"], compute)
 
-    async def _ak_certificate(self, exam: Exam, instance: dict[str, Any], identifier: str) -> bytes:
+    async def _ak_certificate(
+        self, ca: CertificateAuthority, exam: Exam, instance: dict[str, Any], identifier: str
+    ) -> bytes:
         """Build, lint, sign and record the AK certificate; return its DER."""
         names = TpmNames(exam.ek.manufacturer, exam.ek.model, exam.ek.firmware)
         key = TpmtPublic.parse(exam.pending.ak_public).public_key()
-        certificate = prepare_ak(self.ca, public_key=key, identifier=identifier, tpm=names, now=exam.now).sign()
+        certificate = prepare_ak(ca, public_key=key, identifier=identifier, tpm=names, now=exam.now).sign()
         der = certificate.public_bytes(serialization.Encoding.DER)
         record = AkRecord(
             serial=f"{certificate.serial_number:x}",

@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-
-from countersign.authority.issue import OID_AK
-from countersign.kube import SECRETS, Conflict, Kube, NotFound
+from cryptography.x509.oid import NameOID
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["CaError", "CertificateAuthority", "attestation_ca", "identity_ca", "identity_secret_name"]
+__all__ = ["OWNER", "CaError", "CertificateAuthority", "made", "new_secret", "pem", "read_ca"]
 
-ATTESTATION_SECRET: Final = "countersign-attestation-ca"  # noqa: S105 - an object's name
+OWNER: Final = {"app.kubernetes.io/managed-by": "countersign-authority"}
+"""The label of what is ours to change."""
 _LIFE: Final = timedelta(days=3650)
 _PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 _RSA_BITS: Final = 2048
@@ -43,11 +41,21 @@ class CaError(Exception):
 
 @dataclass(frozen=True)
 class CertificateAuthority:
-    """A certificate that may sign, its key, and a throw-away key of the same type for lints."""
+    """A certificate that may sign, its key, and a throw-away key of the same type for lints.
+
+    ``others`` are believed beside it: the next one, which is published already, and former ones whose certificates may
+    be in use. ``took_over`` says that this very look made it the one that signs.
+    """
 
     certificate: x509.Certificate
     key: _PrivateKey = field(repr=False)
     lint_key: _PrivateKey = field(repr=False)
+    others: tuple[x509.Certificate, ...] = ()
+    took_over: bool = False
+
+    def told(self) -> CertificateAuthority:
+        """Return the same, without the news that it took over."""
+        return replace(self, took_over=False)
 
     @property
     def hash(self) -> hashes.SHA256 | hashes.SHA384:
@@ -59,43 +67,22 @@ class CertificateAuthority:
     @property
     def pem(self) -> str:
         """The certificate as PEM."""
-        return self.certificate.public_bytes(serialization.Encoding.PEM).decode()
+        return pem(self.certificate).decode()
+
+    @property
+    def believed(self) -> tuple[x509.Certificate, ...]:
+        """The certificates under which what it and its neighbours signed is found good."""
+        return (self.certificate, *self.others)
+
+    @property
+    def bundle(self) -> str:
+        """The same as PEM."""
+        return b"".join(map(pem, self.believed)).decode()
 
     @property
     def der(self) -> bytes:
         """The certificate as DER."""
         return self.certificate.public_bytes(serialization.Encoding.DER)
-
-
-async def attestation_ca(kube: Kube, namespace: str, *, cluster: str, now: datetime) -> CertificateAuthority:
-    """Return the attestation CA, made if it is not there yet.
-
-    :raises CaError: the Secret holds no usable CA.
-    """
-    made = _made(f"Countersign attestation CA {cluster}", [OID_AK], now)
-    return await _read_or_make(kube, namespace, ATTESTATION_SECRET, made, now)
-
-
-def identity_secret_name(issuer: dict[str, Any]) -> str:
-    """Return the name of the Secret that holds the CA of ``issuer``: the given one, or ours."""
-    given = (issuer["spec"].get("embedded") or {}).get("caSecretRef")
-    return str(given["name"]) if given else f"countersign-identity-ca-{issuer['metadata']['name']}"
-
-
-async def identity_ca(kube: Kube, namespace: str, issuer: dict[str, Any], now: datetime) -> CertificateAuthority:
-    """Return the identity CA of an Embedded issuer; ours is made if it is not there yet, a given one is only read.
-
-    :raises CaError: ``SecretNotFound``, ``SecretInvalid`` or ``CAExpired``.
-    """
-    name = identity_secret_name(issuer)
-    if (issuer["spec"].get("embedded") or {}).get("caSecretRef"):
-        try:
-            return read_ca(await kube.get(SECRETS, name, namespace), now)
-        except NotFound as error:
-            raise CaError("SecretNotFound", f"Secret {namespace}/{name} does not exist") from error
-    usages = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
-    made = _made(f"Countersign identity CA {issuer['metadata']['name']}", usages, now)
-    return await _read_or_make(kube, namespace, name, made, now)
 
 
 def read_ca(secret: dict[str, Any], now: datetime) -> CertificateAuthority:
@@ -122,26 +109,12 @@ def read_ca(secret: dict[str, Any], now: datetime) -> CertificateAuthority:
     return CertificateAuthority(certificate, key, _same_type(key))
 
 
-async def _read_or_make(
-    kube: Kube, namespace: str, name: str, made: tuple[x509.Certificate, _PrivateKey], now: datetime
-) -> CertificateAuthority:
-    """Read the Secret; where there is none, offer ``made``, and on conflict take what another made first."""
-    try:
-        return read_ca(await kube.get(SECRETS, name, namespace), now)
-    except NotFound:
-        pass
-    try:
-        return read_ca(await kube.create(SECRETS, _secret(namespace, name, *made)), now)
-    except Conflict:
-        return read_ca(await kube.get(SECRETS, name, namespace), now)
-
-
-def _made(
-    name: str, usages: Sequence[x509.ObjectIdentifier], now: datetime
-) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    """Make a root that signs leaves only."""
+def made(name: str, usages: Sequence[x509.ObjectIdentifier], now: datetime) -> tuple[bytes, bytes]:
+    """Make a root that signs leaves only; return certificate and key as PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
+    # The name carries the key: two CAs of one name and different keys confuse clients that build chains by name.
+    mark = x509.SubjectKeyIdentifier.from_public_key(key.public_key()).digest.hex()[:8]
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{name[:55]} {mark}")])
     start = now.replace(microsecond=0) - timedelta(minutes=1)
     certificate = (
         x509.CertificateBuilder()
@@ -157,20 +130,28 @@ def _made(
         .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         .sign(key, hashes.SHA256())
     )
-    return certificate, key
-
-
-def _secret(namespace: str, name: str, certificate: x509.Certificate, key: _PrivateKey) -> dict[str, Any]:
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    data = {"tls.crt": certificate.public_bytes(serialization.Encoding.PEM), "tls.key": private}
+    return pem(certificate), private
+
+
+def pem(certificate: x509.Certificate) -> bytes:
+    """Return a certificate as PEM."""
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def new_secret(namespace: str, name: str, certificate: bytes, key: bytes) -> dict[str, Any]:
+    """Return the Secret of a CA that was just made (PEM)."""
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": {"name": name, "namespace": namespace},
+        "metadata": {"name": name, "namespace": namespace, "labels": OWNER},
         "type": "kubernetes.io/tls",
-        "data": {member: base64.b64encode(value).decode() for member, value in data.items()},
+        "data": {
+            name: base64.b64encode(value).decode()
+            for name, value in (("tls.crt", certificate), ("tls.key", key), ("ca.crt", certificate))
+        },
     }
 
 

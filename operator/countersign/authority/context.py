@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Self
 
 from cryptography import x509
@@ -13,8 +14,9 @@ from cryptography.hazmat.primitives import serialization
 from countersign.audit import AuditLog
 from countersign.authority.acme_desk import AcmeDesk
 from countersign.authority.attestation import AttestationDesk
-from countersign.authority.ca import CaError, CertificateAuthority, attestation_ca
+from countersign.authority.ca import CaError, CertificateAuthority
 from countersign.authority.cluster import WATCHED, Cluster
+from countersign.authority.custody import Custody
 from countersign.authority.issuance import Issuance
 from countersign.authority.reconcile import Reconciler
 from countersign.authority.recorder import Metrics, Recorder
@@ -39,7 +41,7 @@ class ProcessContext:
     settings: AuthoritySettings
     cluster: Cluster
     store: SqlOrderStore
-    ca: CertificateAuthority
+    custody: Custody
     reconciler: Reconciler
     audit: AuditLog
     metrics: Metrics
@@ -92,21 +94,21 @@ class ProcessContext:
         stack.push_async_callback(store.aclose)
         audit = await AuditLog.open(settings.audit.directory, process="authority", clock=clock)
         stack.push_async_callback(audit.aclose)
-        ca = await _attestation_ca(kube, settings, clock)
+        custody = await _custody(kube, settings, clock)
         cluster = Cluster(
             kube,
             cache,
             token_audience=settings.token_audience,
             max_staleness_seconds=settings.limits.max_staleness_seconds,
         )
-        reconciler = Reconciler(cluster, store, events, clock, namespace=settings.namespace)
+        reconciler = Reconciler(cluster, store, events, clock, custody=custody)
         await cache.start()
         stack.push_async_callback(cache.aclose)
         metrics = Metrics()
         acme = AcmeDesk(
             cluster=cluster,
             store=store,
-            ak_root=ca.certificate,
+            ak_roots=lambda: custody.attestation.believed,
             identity_cas=reconciler.identity_ca,
             issuance=Issuance(cluster, store, events, clock),
             clock=clock,
@@ -117,7 +119,7 @@ class ProcessContext:
         attestation = AttestationDesk(
             cluster=cluster,
             store=store,
-            ca=ca,
+            ca=lambda: custody.attestation,
             identity_cas=reconciler.identity_ca,
             recorder=Recorder(audit, metrics, clock, url=settings.url),
             events=events,
@@ -134,12 +136,17 @@ class ProcessContext:
             ca_bundle=lambda: ca_bundle(settings),
             lock=asyncio.Lock(),
         )
-        return cls(settings, cluster, store, ca, reconciler, audit, metrics, attestation, acme, stack.pop_all())
+        return cls(settings, cluster, store, custody, reconciler, audit, metrics, attestation, acme, stack.pop_all())
 
     def follow(self) -> None:
         """Keep the statuses true until the end."""
         task = asyncio.create_task(self.reconciler.run(), name="reconcile")
         self._stack.push_async_callback(_end, task)
+
+    @property
+    def ca(self) -> CertificateAuthority:
+        """The attestation CA as it is now."""
+        return self.custody.attestation
 
     async def aclose(self) -> None:
         """End everything."""
@@ -176,13 +183,16 @@ def ca_bundle(settings: AuthoritySettings) -> str:
     return "".join(one.public_bytes(serialization.Encoding.PEM).decode() for one in found)
 
 
-async def _attestation_ca(kube: Kube, settings: AuthoritySettings, clock: Clock) -> CertificateAuthority:
+async def _custody(kube: Kube, settings: AuthoritySettings, clock: Clock) -> Custody:
+    ahead = timedelta(seconds=settings.overlap.ahead_seconds)
+    custody = Custody(kube, clock, namespace=settings.namespace, cluster=settings.cluster, ahead=ahead)
     try:
-        return await attestation_ca(kube, settings.namespace, cluster=settings.cluster, now=clock.now())
+        await custody.open(clock.now())
     except CaError as error:
         raise Unavailable("attest.unavailable", f"the attestation CA: {error}") from error
     except KubeError as error:
         raise Unavailable("attest.unavailable", "the API server does not answer for the attestation CA") from error
+    return custody
 
 
 async def _end(task: asyncio.Task[None]) -> None:

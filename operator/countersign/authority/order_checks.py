@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -42,7 +42,7 @@ class OrderExam:
 
     cluster: Cluster
     store: OrderStore
-    ak_root: x509.Certificate
+    ak_roots: Sequence[x509.Certificate]
     identity_cas: Callable[[str], CertificateAuthority | None]
     cluster_name: str
     issuer_name: str
@@ -147,7 +147,7 @@ async def statement_verified(exam: OrderExam) -> None:
         exam.statement,
         key_authorization=exam.key_authorization,
         identifier=order.identifier,
-        ak_roots=[exam.ak_root],
+        ak_roots=exam.ak_roots,
         now=exam.now,
     )
     exam.spki, exam.ak_serial = evidence.spki, f"{evidence.ak_certificate.serial_number:x}"

@@ -1,4 +1,4 @@
-"""What becomes true as time passes: status of IdentityIssuers, Devices and AgentInstances, and the CAs in memory.
+"""What becomes true as time passes: status of IdentityIssuers, Devices and AgentInstances; and the CAs' rotation.
 
 Level-triggered: one pass looks at everything, computes what each status should say, and applies what differs. A pass runs
 after a change that matters and at least every few seconds, because evidence expires without an event.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from countersign.authority.ca import CaError, CertificateAuthority, identity_ca, identity_secret_name
+from countersign.authority.ca import CaError, CertificateAuthority
 from countersign.authority.describe import device_conflict, device_status, instance_status, part
 from countersign.authority.instances import apply_status
 from countersign.authority.trust import stamp
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from countersign.authority.cluster import Cluster
+    from countersign.authority.custody import Custody
     from countersign.authority.store import OrderStore
     from countersign.clock import Clock
 
@@ -46,7 +47,6 @@ _EVERY: Final = 10.0
 _SETTLE: Final = 0.1
 _SOON: Final = timedelta(days=30)
 _PRUNE_EVERY: Final = 60.0
-_REREAD: Final = 60.0
 _LOG: Final = structlog.get_logger(__name__)
 
 
@@ -54,16 +54,14 @@ class Reconciler:
     """Keeps statuses true and the identity CAs at hand; :meth:`run` until cancelled."""
 
     def __init__(
-        self, cluster: Cluster, store: OrderStore, events: EventRecorder, clock: Clock, *, namespace: str
+        self, cluster: Cluster, store: OrderStore, events: EventRecorder, clock: Clock, *, custody: Custody
     ) -> None:
         """Follow the cache; nothing runs yet."""
         self._cluster = cluster
         self._store = store
         self._events = events
         self._clock = clock
-        self._namespace = namespace
-        self._cas: dict[str, tuple[str, str, CertificateAuthority]] = {}
-        self._read_at: dict[str, float] = {}
+        self._custody = custody
         self._wake = asyncio.Event()
         self._pruned = float("-inf")
         cluster.cache.subscribe(self._changed)
@@ -71,8 +69,7 @@ class Reconciler:
     def identity_ca(self, issuer: str) -> CertificateAuthority | None:
         """Return the CA of an Embedded issuer, once it was loaded."""
         found = self._cluster.issuer(issuer)
-        uid, _, ca = self._cas.get(issuer, ("", "", None))
-        return ca if found is not None and found["metadata"]["uid"] == uid else None
+        return None if found is None else self._custody.identity(issuer, found["metadata"]["uid"])
 
     async def run(self) -> None:
         """Run passes until cancelled, once everything was seen; a failed one is logged and comes again."""
@@ -84,7 +81,7 @@ class Reconciler:
             except Exception:  # noqa: BLE001 - whatever it was, the next pass must come
                 _LOG.exception("a pass over the statuses failed")
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), _EVERY)
+                await asyncio.wait_for(self._wake.wait(), min(_EVERY, self._custody.pace))
             await asyncio.sleep(_SETTLE)
 
     async def pass_once(self) -> None:
@@ -95,6 +92,10 @@ class Reconciler:
         if not self._cluster.cache.synced:
             return
         now = self._clock.now()
+        try:
+            await self._custody.follow(now)
+        except KubeError as error:
+            _LOG.warning("the API server does not answer for the attestation CA", error=str(error))
         for issuer in self._cluster.issuers():
             await self._alone(IDENTITY_ISSUERS, issuer, self._issuer(issuer, now))
         devices, instances = self._cluster.devices(), self._cluster.instances()
@@ -120,13 +121,15 @@ class Reconciler:
         name = issuer["metadata"]["name"]
         ca: CertificateAuthority | CaError
         try:
-            ca = await self._load(issuer, now)
+            ca = await self._custody.load(issuer, now)
         except CaError as error:
-            self._cas.pop(name, None)
             ca = error
         except KubeError as error:
             _LOG.warning("the API server does not answer for a CA", issuer=name, error=str(error))
             return
+        if isinstance(ca, CertificateAuthority) and ca.took_over:
+            note = f"a new CA signs, valid until {stamp(ca.certificate.not_valid_after_utc)}; the former is believed on"
+            await self._events.emit(issuer, "Normal", "Rotated", note)
         status = issuer_status(issuer, ca, now)
         if await self._apply(IDENTITY_ISSUERS, issuer, status):
             ready = next(item for item in status["conditions"] if item["type"] == "Ready")
@@ -143,21 +146,6 @@ class Reconciler:
         device = devices.get(instance["spec"]["deviceRef"]["name"])
         pool = None if device is None else self._cluster.pool(device["spec"]["poolRef"]["name"])
         await self._apply(AGENT_INSTANCES, instance, instance_status(instance, device=device, pool=pool, now=now))
-
-    async def _load(self, issuer: dict[str, Any], now: datetime) -> CertificateAuthority:
-        """Return the issuer's CA; its Secret is read again once a minute, so that a replaced one is noticed."""
-        name, uid = issuer["metadata"]["name"], issuer["metadata"]["uid"]
-        if issuer["spec"]["type"] != "Embedded":
-            raise CaError("DirectoryUnreachable", "this version signs itself only; external CAs are not asked yet")
-        secret = identity_secret_name(issuer)
-        *known, ca = self._cas.get(name, ("", "", None))
-        fresh = self._clock.monotonic() - self._read_at.get(name, float("-inf")) < _REREAD
-        if ca is not None and known == [uid, secret] and fresh and ca.certificate.not_valid_after_utc > now:
-            return ca
-        ca = await identity_ca(self._cluster.kube, self._namespace, issuer, now)
-        self._cas[name] = uid, secret, ca
-        self._read_at[name] = self._clock.monotonic()
-        return ca
 
     async def _apply(self, resource: Resource, found: dict[str, Any], status: dict[str, Any]) -> bool:
         """Apply a status if it says something new; whether it did. A stale copy is left to the next pass."""
@@ -191,8 +179,8 @@ def issuer_status(issuer: dict[str, Any], ca: CertificateAuthority | CaError, no
     message = f"the CA is valid until {stamp(until)}"
     return {
         "observedGeneration": generation,
-        "trustBundle": ca.pem,
-        "trustBundleSHA256": f"sha256:{hashlib.sha256(ca.pem.encode()).hexdigest()}",
+        "trustBundle": ca.bundle,
+        "trustBundleSHA256": f"sha256:{hashlib.sha256(ca.bundle.encode()).hexdigest()}",
         "expirationTime": stamp(until),
         "conditions": set_condition(conditions, "Ready", "True", reason, message, generation, now),
     }

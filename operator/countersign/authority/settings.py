@@ -63,6 +63,15 @@ class Limits(_Block):
     max_staleness_seconds: float = Field(default=30.0, gt=0)
 
 
+class Overlap(_Block):
+    """How long a CA is published before it signs; how long it is believed after it, follows from what it signed.
+
+    Shorter than ten minutes is for trials: other replicas look once a minute.
+    """
+
+    ahead_seconds: float = Field(default=600, ge=1, le=86400)
+
+
 class AuthoritySettings(BaseSettings):
     """Everything that can be set; unknown keys are refused."""
 
@@ -81,6 +90,7 @@ class AuthoritySettings(BaseSettings):
     audit: Audit = Audit()
     injection: Injection
     limits: Limits = Limits()
+    overlap: Overlap = Overlap()
     log_level: str = "info"
 
     @field_validator("url")

@@ -1,6 +1,7 @@
 """Serving certificates, token keys and what signers trust, written into the cluster (architecture.md, "Keys").
 
-A Secret that does not bear our label was given by people or by cert-manager: it is used and never touched.
+A Secret that does not bear our label was given by people or by cert-manager: it is used and never touched. One of ours is
+rotated when it is due, or when a person annotates it with ``countersign.dev/rotate``: the annotation goes with the write.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from countersign.controller.identities import OPT_IN
-from countersign.controller.serving import Members, bundle_of, ca_members, serving_members
+from countersign.controller.serving import bundle_of, ca_members, serving_members
 from countersign.controller.tokenkeys import TokenKey, read_keys, rotated, written
 from countersign.kube import CONFIG_MAPS, MUTATING_WEBHOOKS, SECRETS, VALIDATING_WEBHOOKS, NotFound
+from countersign.kube.rotation import rotation_asked, without_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from countersign.controller.metrics import OperatorMetrics
     from countersign.controller.settings import OperatorSettings
     from countersign.kube import Kube, Resource
+    from countersign.kube.rotation import Members, Overlap
+
+    _Wanted = Callable[[Members, bool], Members]
 
 __all__ = ["MANAGER", "TRUST", "Material", "opted_in"]
 
@@ -60,17 +65,26 @@ class Material:
         """Whether the Secrets are there, so that :meth:`trust` can tell signers whom to believe."""
         return bool(self._bundle)
 
+    @property
+    def pace(self) -> float:
+        """How many seconds may pass between two refreshes, so that no step of a rotation is much late."""
+        return self._settings.overlap.ahead_seconds / 4
+
     async def refresh(self) -> None:
         """Make or rotate what is due. Raises KubeError; what was written until then stays, and the next call goes on."""
-        now, names = self._clock.now(), self._settings.names
-        ca = await self._secret(_CA, _TLS, lambda present: ca_members(present, now))
-        webhook = await self._secret(
-            "countersign-webhook-tls", _TLS, lambda present: serving_members(present, ca, names("webhook"), now)
-        )
-        authority = await self._secret(
-            "countersign-authority-tls", _TLS, lambda present: serving_members(present, ca, names("authority"), now)
-        )
-        await self._secret(_TOKEN_KEYS, "Opaque", lambda present: _keys(present, int(now.timestamp())))
+        now, overlap = self._clock.now(), self._settings.overlap.times
+        ca = await self._secret(_CA, _TLS, lambda has, forced: ca_members(has, now, overlap, forced=forced))
+
+        def serving(process: str) -> _Wanted:
+            names = self._settings.names(process)
+            return lambda has, forced: serving_members(has, ca, names, now, forced=forced)
+
+        def token_keys(has: Members, forced: bool) -> Members:  # noqa: FBT001 - what _secret calls
+            return _keys(has, int(now.timestamp()), overlap, forced=forced)
+
+        webhook = await self._secret("countersign-webhook-tls", _TLS, serving("webhook"))
+        authority = await self._secret("countersign-authority-tls", _TLS, serving("authority"))
+        await self._secret(_TOKEN_KEYS, "Opaque", token_keys)
         await self._secret(_NONCE_KEY, "Opaque", _nonce_key)
         for resource in (MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS):
             await self._ca_bundle(resource, bundle_of(webhook))
@@ -100,8 +114,8 @@ class Material:
         await self._kube.apply(CONFIG_MAPS, body, MANAGER)
         self._told[name] = digest, now
 
-    async def _secret(self, name: str, kind: str, wanted: Callable[[Members], Members]) -> Members:
-        """Bring a Secret of ours to what ``wanted`` makes of its members, and return them.
+    async def _secret(self, name: str, kind: str, wanted: _Wanted) -> Members:
+        """Bring a Secret of ours to what ``wanted`` makes of its members, and whether to rotate now, and return them.
 
         Another writer's change in between is a Conflict: then the next pass looks again, and no key is lost.
         """
@@ -112,8 +126,9 @@ class Material:
         present = {key: base64.b64decode(value) for key, value in ((found or {}).get("data") or {}).items()}
         if found is not None and (found["metadata"].get("labels") or {}).get("app.kubernetes.io/managed-by") != MANAGER:
             return present
-        members = wanted(present)
-        if members == present:
+        forced = found is not None and rotation_asked(found)
+        members = wanted(present, forced)
+        if members == present and not forced:
             return members
         body: dict[str, Any] = {
             "apiVersion": SECRETS.api_version,
@@ -125,10 +140,10 @@ class Material:
         if found is None:
             await self._kube.create(SECRETS, body)
         else:
-            body["metadata"] = {**found["metadata"], "managedFields": None}
+            body["metadata"] = without_request(found["metadata"])
             await self._kube.replace(SECRETS, body)
         self._metrics.rotations.labels(name).inc()
-        _LOG.info("secret written", secret=name, new=found is None)
+        _LOG.info("secret written", secret=name, new=found is None, asked=forced)
         return members
 
     async def _ca_bundle(self, resource: Resource, bundle: bytes) -> None:
@@ -160,7 +175,7 @@ def _lives(namespace: dict[str, Any], own: str) -> bool:
     return bool(namespace["metadata"]["name"] == own) and namespace["metadata"].get("deletionTimestamp") is None
 
 
-def _keys(present: Members, now: int) -> Members:
+def _keys(present: Members, now: int, overlap: Overlap, *, forced: bool) -> Members:
     """Rotate the token keys. A file that cannot be read is useless to the front door too: it gets a new key."""
     keys: tuple[TokenKey, ...] = ()
     if _KEYS_JSON in present:
@@ -168,12 +183,12 @@ def _keys(present: Members, now: int) -> Members:
             keys = read_keys(present[_KEYS_JSON])
         except (ValueError, RecursionError) as error:
             _LOG.error("the token keys cannot be read and are made anew", error=str(error))
-    after = rotated(keys, now)
+    after = rotated(keys, now, overlap, forced=forced)
     return present if after == keys and keys else {_KEYS_JSON: written(after)}
 
 
-def _nonce_key(present: Members) -> Members:
-    """Keep the key that replicas of the front door share (wire.md 3.3.3), or make it: a new one voids nonces, no more."""
+def _nonce_key(present: Members, _forced: bool) -> Members:  # noqa: FBT001 - what _secret calls
+    """Keep the key that replicas of the front door share (wire.md 3.3.3), or make it; they read it once, at their start."""
     return present if len(present.get("key", b"")) >= _NONCE_KEY_BYTES else {"key": os.urandom(_NONCE_KEY_BYTES)}
 
 

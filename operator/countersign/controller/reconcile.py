@@ -159,7 +159,7 @@ class Reconciler:
                 _LOG.exception("a pass over certificates and keys failed")
                 wait = _SOON
             else:
-                wait = _EVERY
+                wait = min(_EVERY, self._material.pace)
             self.everything()
             await asyncio.sleep(wait)
 

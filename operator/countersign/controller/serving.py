@@ -1,8 +1,8 @@
 """The serving CA and the two serving certificates: what there should be at a moment (architecture.md, "Keys").
 
-Pure but for the making of keys. The members of a Secret are PEM: ``tls.crt``, ``tls.key`` and ``ca.crt``. ``ca.crt`` is what clients trust: the CA that signs
-now, the next one from ten minutes before it signs, and former ones until they end. So nobody ever meets a certificate
-whose CA he was not told of.
+Pure but for the making of keys. The members of a Secret are PEM, as ``kube.rotation`` says: ``tls.crt``, ``tls.key``, and
+``ca.crt``, which is what clients trust. A serving certificate is of the CA that signs now, so a former CA has none in use
+as soon as the two Secrets were written.
 """
 
 from __future__ import annotations
@@ -25,19 +25,20 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from countersign.kube.rotation import Members, Overlap, certificates_of, is_due, succeeded
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-__all__ = ["Members", "bundle_of", "ca_members", "serving_members"]
+__all__ = ["OVERLAP", "Members", "bundle_of", "ca_members", "serving_members"]
 
-Members = dict[str, bytes]
 _Private = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 _CA_LIFE: Final = timedelta(days=365)
 _LIFE: Final = timedelta(days=60)
 _BACKDATE: Final = timedelta(minutes=5)  # a clock that is a little behind must not refuse a certificate made just now
-_AHEAD: Final = timedelta(minutes=10)
+OVERLAP: Final = Overlap(ahead=timedelta(minutes=10), kept=timedelta(minutes=10))
 _CERT, _KEY, _BUNDLE = "tls.crt", "tls.key", "ca.crt"
 _NEXT_CERT, _NEXT_KEY = "next.crt", "next.key"
 
@@ -48,40 +49,42 @@ class _Pair:
     key: _Private = field(repr=False)
 
 
-def ca_members(present: Mapping[str, bytes], now: datetime) -> Members:
+def ca_members(
+    present: Mapping[str, bytes], now: datetime, overlap: Overlap = OVERLAP, *, forced: bool = False
+) -> Members:
     """Return the members of the CA's Secret at ``now``; equal to ``present`` if nothing is due.
 
-    Renewal is at two thirds of its life, in two steps: the next CA is published, and signs ten minutes later.
+    Renewal is at two thirds of its life, or when ``forced``, in two steps: the next CA is published, and signs later.
     """
     current = _pair(present, _CERT, _KEY)
     if current is None or current.certificate.not_valid_after_utc <= now:
-        return _ca(_new_ca(now), None, present, now)
+        return succeeded(_fresh(now, present), now, overlap, lambda: _ca_pem(now))
     following = _pair(present, _NEXT_CERT, _NEXT_KEY)
-    if following is not None and following.certificate.not_valid_before_utc + _BACKDATE + _AHEAD <= now:
-        return _ca(following, None, present, now)
-    if following is None and _is_due(current.certificate, now):
-        following = _new_ca(now)
-    return _ca(current, following, present, now)
+    if following is None:  # half of one is none
+        present = {name: value for name, value in present.items() if not name.startswith("next.")}
+    return succeeded(present, now, overlap, lambda: _ca_pem(now), forced=forced)
 
 
 def serving_members(
-    present: Mapping[str, bytes], ca: Mapping[str, bytes], names: Sequence[str], now: datetime
+    present: Mapping[str, bytes], ca: Mapping[str, bytes], names: Sequence[str], now: datetime, *, forced: bool = False
 ) -> Members:
     """Return the members of a serving certificate's Secret for ``names`` (DNS names or addresses).
 
-    Equal to ``present`` unless there is none, its names are others, no trusted CA signed it, or a third of its life is left.
+    Equal to ``present`` unless there is none, its names are others, another CA signs now, a third of its life is left, or
+    a new one is ``forced``.
     """
     issuer = _pair(ca, _CERT, _KEY)
     if issuer is None:
         msg = "the serving CA cannot be read"
         raise ValueError(msg)
     current = _pair(present, _CERT, _KEY)
-    trusted = _certificates(bundle_of(ca))
+    trusted = certificates_of(bundle_of(ca))
     if (
-        current is None
-        or _is_due(current.certificate, now)
+        forced
+        or current is None
+        or is_due(current.certificate, now)
         or _names_of(current.certificate) != _alternatives(names)
-        or not any(_signed_by(current.certificate, one) for one in (*trusted, issuer.certificate))
+        or not _signed_by(current.certificate, issuer.certificate)
     ):
         current = _new_leaf(issuer, names, now)
     # A CA that was given to us may stand below the root that clients are told of: then it goes along.
@@ -95,15 +98,15 @@ def bundle_of(members: Mapping[str, bytes]) -> bytes:
     return members.get(_BUNDLE) or members.get(_CERT, b"")
 
 
-def _ca(current: _Pair, following: _Pair | None, present: Mapping[str, bytes], now: datetime) -> Members:
-    """Put a CA's Secret together; certificates that clients were told of stay until they end."""
-    ours = [current.certificate, *([following.certificate] if following else [])]
-    told = [*ours, *_certificates(present.get(_BUNDLE, b""))]
-    bundle = {one: None for one in told if one.not_valid_after_utc > now}
-    members = {_CERT: _pem(current.certificate), _KEY: _key_pem(current.key), _BUNDLE: b"".join(map(_pem, bundle))}
-    if following is not None:
-        members |= {_NEXT_CERT: _pem(following.certificate), _NEXT_KEY: _key_pem(following.key)}
-    return members
+def _fresh(now: datetime, present: Mapping[str, bytes]) -> Members:
+    """Return a CA for where there is none that can be used; what clients were told of stays until it ends."""
+    certificate, key = _ca_pem(now)
+    return {_CERT: certificate, _KEY: key, _BUNDLE: present.get(_BUNDLE, b"")}
+
+
+def _ca_pem(now: datetime) -> tuple[bytes, bytes]:
+    made = _new_ca(now)
+    return _pem(made.certificate), _key_pem(made.key)
 
 
 def _pair(members: Mapping[str, bytes], certificate: str, key: str) -> _Pair | None:
@@ -120,19 +123,6 @@ def _pair(members: Mapping[str, bytes], certificate: str, key: str) -> _Pair | N
 
 def _spki(of: _Private | x509.Certificate) -> bytes:
     return of.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-
-def _certificates(pem: bytes) -> list[x509.Certificate]:
-    try:
-        return x509.load_pem_x509_certificates(pem) if pem else []
-    except ValueError:
-        return []
-
-
-def _is_due(certificate: x509.Certificate, now: datetime) -> bool:
-    """Tell whether two thirds of a certificate's life are over."""
-    life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
-    return now >= certificate.not_valid_before_utc + life * 2 / 3
 
 
 def _signed_by(certificate: x509.Certificate, ca: x509.Certificate) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -9,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
 
+from countersign.kube import rotation
 from countersign.kube.injection import InjectionSettings
 
 __all__ = ["AudienceGrant", "OperatorSettings", "load"]
@@ -55,6 +57,21 @@ class Lease(_Block):
         return self
 
 
+class Overlap(_Block):
+    """How long a serving CA or a token key is published before it signs, and is believed after it last did.
+
+    Shorter than ten minutes is for trials: mounted files follow within two, verifiers read a JWKS again after five.
+    """
+
+    ahead_seconds: float = Field(default=600, ge=1, le=86400)
+    kept_seconds: float = Field(default=600, ge=1, le=86400)
+
+    @property
+    def times(self) -> rotation.Overlap:
+        """Return it as ``kube.rotation`` takes it."""
+        return rotation.Overlap(timedelta(seconds=self.ahead_seconds), timedelta(seconds=self.kept_seconds))
+
+
 class OperatorSettings(BaseSettings):
     """Everything that can be set; unknown keys are refused.
 
@@ -82,6 +99,7 @@ class OperatorSettings(BaseSettings):
     """Whether ``countersign node`` runs in our namespace, so that it has to be told there whom to believe."""
     health: Health = Health()
     lease: Lease = Lease()
+    overlap: Overlap = Overlap()
     log_level: str = "info"
 
     @property

@@ -7,20 +7,21 @@ last signed. Only the first key of all is used at once: nobody could verify anyt
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any, Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
+from countersign.kube.rotation import Overlap
 from countersign.wire import thumbprint
 
 __all__ = ["TokenKey", "read_keys", "rotated", "written"]
 
 _LIFE: Final = 30 * 86400
-_AHEAD: Final = 600
-_KEPT: Final = 600
+_OVERLAP: Final = Overlap(ahead=timedelta(minutes=10), kept=timedelta(minutes=10))
 # The successor is made a day early: an operator that is down for hours must not leave the front door without a key.
 _EARLY: Final = 86400
 _FIELDS: Final = {"kid": str, "privateKey": str, "createdAt": int, "useFrom": int, "useUntil": int}
@@ -37,13 +38,22 @@ class TokenKey:
     use_until: int
 
 
-def rotated(keys: tuple[TokenKey, ...], now: int) -> tuple[TokenKey, ...]:
-    """Return the keys that there should be at ``now``, oldest first; the same ones if nothing is due."""
-    kept = tuple(key for key in keys if now < key.use_until + _KEPT)
+def rotated(
+    keys: tuple[TokenKey, ...], now: int, overlap: Overlap = _OVERLAP, *, forced: bool = False
+) -> tuple[TokenKey, ...]:
+    """Return the keys that there should be at ``now``, oldest first; the same ones if nothing is due.
+
+    When ``forced``, a successor is published now, and the keys of today end when it begins.
+    """
+    kept = tuple(key for key in keys if now < key.use_until + int(overlap.kept.total_seconds()))
     if not any(key.use_from <= now < key.use_until for key in kept):
         return _ordered((*kept, _new(now, now)))
+    start = now + int(overlap.ahead.total_seconds())
+    if forced and all(key.use_from <= now for key in kept):
+        kept = tuple(replace(key, use_until=min(key.use_until, start)) for key in kept)
+        return _ordered((*kept, _new(now, start)))
     if max(key.use_until for key in kept) - now <= _EARLY:
-        return _ordered((*kept, _new(now, now + _AHEAD)))
+        return _ordered((*kept, _new(now, start)))
     return _ordered(kept)
 
 

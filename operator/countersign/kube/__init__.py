@@ -7,7 +7,8 @@ server stores them; nobody changes one that came out of the cache. Every failure
 to do.
 
 ``kube.injection`` is pure: which identity selects a pod, the patch that puts the signer in, and what is wrong with a pod
-that should have one. The front door, the authority and the operator ask the same functions.
+that should have one. The front door, the authority and the operator ask the same functions. So is ``kube.rotation``: when
+a CA whose keys lie in a Secret gives way to the next one.
 
 This room decides nothing about agents, holds no finalizer, never annotates an object of a user (the injected pod aside),
 and never repeats a token or a Secret in an error, a log line or an Event.
