@@ -15,6 +15,7 @@ import pytest
 import structlog
 from cryptography.hazmat.primitives import serialization
 from support.enrolment import AGENT, DOMAIN, NAMESPACE, TOKEN, Account, Caller, Office
+from support.eventually import eventually
 
 from countersign import kube
 from countersign.acme import AcmeClient, AcmeProblem
@@ -336,3 +337,32 @@ async def test_a_signer_whose_account_key_is_stolen_is_still_needed(office: Offi
     order = await dataclasses.replace(account, caller=thief).order(admitted["identifier"])
     verdict = await order.answer(admitted)
     assert verdict.json()["error"]["code"] == "attest.signature"
+
+
+async def test_idle_clients_that_do_not_say_goodbye_keep_nobody_from_stopping(
+    port: Office, caplog: pytest.LogCaptureFixture
+) -> None:
+    server, number = _Server(tls_config(port.app, port.context.settings)), free_port()
+    server.config.port = number
+    task = asyncio.create_task(server.serve())
+    await eventually(lambda: server.started, "the server listens")
+    tls = ssl.create_default_context(cafile=str(port.directory / "tls" / "ca.crt"))
+    writers = []
+    for _ in range(3):
+        reader, writer = await asyncio.open_connection("localhost", number, ssl=tls)
+        writer.write(b"GET /acme/default/directory HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+        writer.transport.pause_reading()  # so it does not answer TLS's goodbye
+        writers.append(writer)
+    server.should_exit = True
+    await task
+    # What uvicorn says when it gives up waiting, after ten seconds.
+    assert "timeout graceful shutdown exceeded" not in caplog.text
+    for writer in writers:
+        writer.transport.abort()
+
+
+async def test_readiness_says_that_the_process_stops(office: Office) -> None:
+    assert office.context.faults() == []
+    office.context.stopping.set()
+    assert office.context.faults() == ["this process stops"]

@@ -8,8 +8,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.loopback import answer, serving
 
 from countersign.clock import FakeClock
+from countersign.devcluster.pki import LocalCA
 from countersign.errors import Unavailable
 from countersign.verifier import FileJwks, HttpJwks, Jwks
 from countersign.verifier.jwks import Unreachable, read_jwks
@@ -240,3 +242,46 @@ async def test_the_url_is_asked_as_it_is_configured(clock: FakeClock) -> None:
         await Jwks(HttpJwks(f"http://127.0.0.1:{port}/jwks"), clock).find(key.jkt)
     assert asked[0].startswith(b"GET /jwks HTTP/1.1\r\n")
     assert len(asked) == 3
+
+
+async def test_e5_the_roots_are_read_at_each_fetch_so_that_the_issuers_ca_may_rotate(
+    clock: FakeClock, tmp_path: Path
+) -> None:
+    old, new = LocalCA("serving CA of before"), LocalCA("serving CA of now")
+    key, roots = TestKey(), tmp_path / "ca.crt"
+
+    async def document(scope: Any, receive: Any, send: Any) -> None:
+        del scope, receive
+        await answer(send, 200, [], json.dumps({"keys": [entry(key)]}).encode())
+
+    roots.write_bytes(old.pem)
+    async with serving(document, "localhost", ca=new) as port:
+        jwks = Jwks(HttpJwks(f"https://localhost:{port}/jwks", roots), clock)
+        with pytest.raises(Unavailable):
+            await jwks.find(key.jkt)
+        roots.write_bytes(old.pem + new.pem)
+        clock.advance(30)
+        assert await jwks.find(key.jkt) == key.public_key
+
+
+def test_roots_that_cannot_be_read_are_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r".*"):
+        HttpJwks("https://localhost/jwks", tmp_path / "no-such-file")
+
+
+async def test_e5_a_verifier_that_is_asked_now_and_then_never_meets_a_key_that_it_does_not_find(
+    clock: FakeClock,
+) -> None:
+    """The figures of wire.md 11: published 600 s before use, kept 300 s, looked for again after 30 s at most."""
+    keys = [TestKey()]
+    source = Source(*keys)
+    jwks = Jwks(source, clock)
+    for step in range(24 * 60):
+        if step % 60 == 30:
+            keys.append(TestKey())
+            source.keys = keys[-2:]
+        # A rotation an hour; the new key signs ten minutes after it was published. A call every minute.
+        signing = keys[-1] if step % 60 < 30 or step % 60 >= 40 else keys[-2]
+        assert await jwks.find(signing.jkt) == signing.public_key
+        clock.advance(60)
+    assert source.fetched <= 24 * 60 / 5 + 1

@@ -16,21 +16,22 @@ from support.front_door import (
     assert_healthy,
     client_tls,
     code_of,
+    document_of,
     listening,
     request,
     status_of,
     talk,
     write_pair,
 )
-from support.world import form, write_keys
+from support.world import World, form, write_keys
 
+from countersign.devcluster import free_ports
 from countersign.devcluster.pki import LocalCA
 from countersign_webhook import protocol
+from countersign_webhook.main import serve
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from support.world import World
 
     from countersign_webhook.main import Ports
     from countersign_webhook.serving import Port
@@ -308,3 +309,82 @@ async def test_a_port_that_is_taken_is_an_error_and_not_an_exit(served: tuple[Wo
     with pytest.raises(OSError, match="in use"):
         async with listening(tmp_path, health=taken):
             pass
+
+
+# Stopping
+
+
+async def test_idle_clients_that_do_not_say_goodbye_keep_nobody_from_stopping(
+    tmp_path: Path, ca: LocalCA, caplog: pytest.LogCaptureFixture
+) -> None:
+    writers = []
+    async with listening(tmp_path) as (_, ports):
+        for _ in range(5):
+            reader, writer = await asyncio.open_connection(SERVING, ports.calls.number, ssl=client_tls(ca))
+            writer.write(request("GET", "/.well-known/jwks.json").replace(b"connection: close\r\n", b""))
+            assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+            # A client that never reads again does not answer TLS's goodbye.
+            writer.transport.pause_reading()
+            writers.append(writer)
+    # What uvicorn says when it gives up waiting, after five seconds.
+    assert "timeout graceful shutdown exceeded" not in caplog.text
+    for writer in writers:
+        writer.transport.abort()
+
+
+async def test_a_request_under_way_is_answered_by_a_process_that_stops(tmp_path: Path, ca: LocalCA) -> None:
+    body = form()
+    async with listening(tmp_path, limits={"body_seconds": 10}) as (_, ports):
+        reader, writer = await asyncio.open_connection(SERVING, ports.calls.number, ssl=client_tls(ca))
+        head = request("POST", "/token", "expect: 100-continue", body=body).removesuffix(body)
+        writer.write(head.replace(b"connection: close\r\n", b""))
+        async with asyncio.timeout(10):
+            assert b" 100 " in await reader.readuntil(b"\r\n\r\n")  # the endpoint waits for the body
+        stopping = asyncio.create_task(ports.calls.aclose())
+        async with asyncio.timeout(10):
+            while True:  # no new client is taken
+                try:
+                    _, other = await asyncio.open_connection(SERVING, ports.calls.number)
+                except ConnectionError:
+                    break
+                other.transport.abort()
+        writer.write(body)
+        async with asyncio.timeout(10):
+            answer = await reader.read()
+        await stopping
+        writer.transport.abort()
+    assert status_of(answer) == 400
+    assert code_of(answer).startswith("proof.")
+    assert b"connection: close" in answer.lower()
+
+
+async def test_readiness_goes_first_and_health_last(tmp_path: Path, ca: LocalCA) -> None:
+    del ca
+    world = await World.make(tmp_path, health={"host": SERVING, "port": free_ports(1)[0]}, drain_seconds=0.5)
+    stop = asyncio.Event()
+    serving = asyncio.create_task(serve(world.context, stop))
+    number = world.context.settings.health.port
+
+    async def ready() -> dict[str, object]:
+        reader, writer = await asyncio.open_connection(SERVING, number)
+        writer.write(request("GET", "/readyz"))
+        answer = await reader.read()
+        writer.close()
+        return document_of(answer)
+
+    async with asyncio.timeout(20):
+        while not serving.done():
+            with contextlib.suppress(ConnectionRefusedError):
+                if (await ready())["ready"]:
+                    break
+            await asyncio.sleep(0.01)
+        stop.set()
+        seen = []
+        with contextlib.suppress(ConnectionError):
+            while True:
+                seen.append(await ready())
+        await serving
+    await world.context.aclose()
+    missing = ["a process that goes on: this one stops"]
+    assert seen[-1] == {"ready": False, "missing": missing}
+    assert world.context.stopping.is_set()

@@ -88,6 +88,7 @@ class WebhookContext:
     pep_rate: RateLimit
     peps: Peps
     heads: HeadKeeper | None = None
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _closing: tuple[WatchCache | Kube | RedisCommands, ...] = field(default=(), repr=False)
 
     @classmethod
@@ -187,6 +188,8 @@ class WebhookContext:
 
     def faults(self) -> list[str]:
         """Return why this process is not ready; nothing if it is."""
+        if self.stopping.is_set():
+            return ["a process that goes on: this one stops"]
         faults = [f"current view of {kind}" for kind in self.stale()]
         if not faults:
             # Thousands of rules take seconds to compile: that is the probe's to wait for, never the first call's.

@@ -99,7 +99,7 @@ class Ports:
 
 
 async def serve(context: WebhookContext, stop: asyncio.Event) -> None:
-    """Serve until ``stop`` is set; requests under way are answered first."""
+    """Serve until ``stop`` is set; then be not ready first, and answer what is under way."""
     with contextlib.suppress(OSError, ValueError):  # not there yet: not ready, and looked for every second
         context.keys.refresh()
     ports = Ports(context)
@@ -113,6 +113,9 @@ async def serve(context: WebhookContext, stop: asyncio.Event) -> None:
         await ports.start()
         _log.info("listening", admission=ports.admission.number, calls=ports.calls.number, health=ports.health.number)
         await stop.wait()
+        context.stopping.set()
+        _log.info("stopping", drain_seconds=context.settings.drain_seconds)
+        await asyncio.sleep(context.settings.drain_seconds)
     _log.info("stopped")
 
 

@@ -29,6 +29,10 @@ _SECTION_BYTES: Final = 32 * 1024
 _FIELD_BYTES: Final = 16 * 1024
 _FIELDS: Final = 128
 _HEAD_SECONDS: Final = 10.0
+_IDLE_LINGER: Final = 0.1
+_LINGER: Final = 1.0
+"""TLS waits half a minute for the other side's goodbye; a process that stops gives an idle one this long, and one that was
+just answered a second."""
 
 
 class _Refused(Exception):
@@ -46,6 +50,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._patience: TimerHandle | None = None
         self._refusal = (HTTPStatus.BAD_REQUEST, "parse.syntax")
         self._peer_names: tuple[str, ...] = ()
+        self._stopping = False
 
     def connection_made(self, transport: Any) -> None:
         """Give the first head its time."""
@@ -110,11 +115,23 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self.pipeline and self.cycle.more_body:
             self.transport.close()
         super().on_response_complete()
+        if self._stopping:
+            self._leave(_LINGER)
+
+    def shutdown(self) -> None:
+        """Close an idle connection at once; one whose request runs, when that is answered."""
+        self._stopping = True
+        super().shutdown()
+        self._leave(_IDLE_LINGER)
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP with the problem document that everything else gets."""
         del msg
         self._refuse(*self._refusal)
+
+    def _leave(self, seconds: float) -> None:
+        if self.transport.is_closing():
+            self.loop.call_later(seconds, self.transport.abort)
 
     def _begin_head(self) -> None:
         self._in_head = True

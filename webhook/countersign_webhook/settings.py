@@ -170,6 +170,8 @@ class WebhookSettings(BaseSettings):
     peps: tuple[Pep, ...] = ()
     token: Token = Token()
     decide: Decide = Decide()
+    drain_seconds: float = Field(default=0, ge=0, le=60)
+    """How long a process that was told to stop says that it is not ready, and still answers: so that others are asked."""
     log_level: str = "info"
 
     @property

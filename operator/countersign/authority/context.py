@@ -47,6 +47,7 @@ class ProcessContext:
     metrics: Metrics
     attestation: AttestationDesk
     acme: AcmeDesk
+    stopping: asyncio.Event
     _stack: AsyncExitStack
 
     @classmethod
@@ -136,7 +137,19 @@ class ProcessContext:
             ca_bundle=lambda: ca_bundle(settings),
             lock=asyncio.Lock(),
         )
-        return cls(settings, cluster, store, custody, reconciler, audit, metrics, attestation, acme, stack.pop_all())
+        return cls(
+            settings=settings,
+            cluster=cluster,
+            store=store,
+            custody=custody,
+            reconciler=reconciler,
+            audit=audit,
+            metrics=metrics,
+            attestation=attestation,
+            acme=acme,
+            stopping=asyncio.Event(),
+            _stack=stack.pop_all(),
+        )
 
     def follow(self) -> None:
         """Keep the statuses true until the end."""
@@ -160,7 +173,7 @@ class ProcessContext:
 
     def faults(self) -> list[str]:
         """Return what keeps the authority from answering; empty means ready."""
-        found = []
+        found = ["this process stops"] if self.stopping.is_set() else []
         try:
             self.cluster.require_fresh()
         except Unavailable as error:

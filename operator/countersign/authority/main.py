@@ -53,6 +53,7 @@ async def _serve(settings: AuthoritySettings) -> None:
 
     context = await ProcessContext.from_settings(settings)
     try:
-        await serve(context.app(), health_app(context.faults, context.metrics.registry), settings)
+        health = health_app(context.faults, context.metrics.registry)
+        await serve(context.app(), health, settings, stopping=context.stopping)
     finally:
         await context.aclose()

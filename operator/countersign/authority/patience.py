@@ -20,6 +20,10 @@ __all__ = ["PatientProtocol"]
 
 _HEAD_BYTES: Final = 32 * 1024
 _FIELDS: Final = 64
+_IDLE_LINGER: Final = 0.1
+_LINGER: Final = 1.0
+"""TLS waits half a minute for the other side's goodbye; a process that stops gives an idle one this long, and one that was
+just answered a second."""
 
 
 class _TooMuch(Exception):
@@ -36,6 +40,7 @@ class PatientProtocol(HttpToolsProtocol):
         self._head: TimerHandle | None = None
         self._bytes = 0
         self._status = HTTPStatus.BAD_REQUEST
+        self._stopping = False
 
     def connection_made(self, transport: Any) -> None:
         """Give the first head its time."""
@@ -75,10 +80,26 @@ class PatientProtocol(HttpToolsProtocol):
         self._end()
         super().on_headers_complete()
 
+    def shutdown(self) -> None:
+        """Close an idle connection at once; one whose request runs, when that is answered."""
+        self._stopping = True
+        super().shutdown()
+        self._leave(_IDLE_LINGER)
+
+    def on_response_complete(self) -> None:
+        """Go when a process that stops has answered."""
+        super().on_response_complete()
+        if self._stopping:
+            self._leave(_LINGER)
+
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP, or too much of it, with the document that every refusal is."""
         del msg
         self._refuse(self._status, "attest.request" if self._status is HTTPStatus.BAD_REQUEST else "parse.size")
+
+    def _leave(self, seconds: float) -> None:
+        if self.transport.is_closing():
+            self.loop.call_later(seconds, self.transport.abort)
 
     def _begin(self) -> None:
         self._end()

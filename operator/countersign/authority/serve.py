@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import ssl
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -86,21 +86,26 @@ def tls_config(app: Any, settings: AuthoritySettings) -> uvicorn.Config:
     return config
 
 
-async def serve(app: Any, health: Any, settings: AuthoritySettings) -> None:
-    """Serve until SIGTERM or SIGINT; running requests get a while to end."""
+async def serve(app: Any, health: Any, settings: AuthoritySettings, *, stopping: asyncio.Event) -> None:
+    """Serve until SIGTERM or SIGINT sets ``stopping``; running requests get a while to end, and health is closed last."""
     listen = settings.listen
     main = tls_config(app, settings)
     side = uvicorn.Config(health, host=settings.health.host, port=settings.health.port, **_common(settings))
-    servers = [_Server(main), _Server(side)]
-    _stop_on_signal(servers)
+    front, watched = _Server(main), _Server(side)
+    _set_on_signal(stopping)
     assert main.ssl is not None, "tls_config sees to it"
     reload = asyncio.create_task(_follow(main.ssl, listen.tls_cert, listen.tls_key), name="tls")
+    tasks = [asyncio.create_task(server.serve()) for server in (front, watched)]
+    stop = asyncio.create_task(stopping.wait())
     try:
-        await asyncio.gather(*(server.serve() for server in servers))
+        await asyncio.wait({stop, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        for server, task in zip((front, watched), tasks, strict=True):
+            server.should_exit = True
+            await task
     finally:
         reload.cancel()
-        with suppress(asyncio.CancelledError):
-            await reload
+        stop.cancel()
+        await asyncio.gather(reload, stop, return_exceptions=True)
 
 
 def _common(settings: AuthoritySettings) -> dict[str, Any]:
@@ -117,18 +122,17 @@ def _common(settings: AuthoritySettings) -> dict[str, Any]:
     }
 
 
-def _stop_on_signal(servers: list[_Server]) -> None:
-    def stop() -> None:
-        for server in servers:
-            server.should_exit = True
-
+def _set_on_signal(stopping: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+        loop.add_signal_handler(number, stopping.set)
 
 
 async def _follow(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
-    """Take a rotated serving certificate for the next handshakes, without a restart."""
+    """Take a rotated serving certificate for the next handshakes, without a restart.
+
+    The pair is tried in a context of its own first: half a rotation must not take the key away.
+    """
     seen = _version(certificate, key)
     while True:
         await asyncio.sleep(_RELOAD)
@@ -136,6 +140,7 @@ async def _follow(context: ssl.SSLContext, certificate: Path, key: Path) -> None
         if now == seen or now is None:
             continue
         try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
             context.load_cert_chain(certificate, key)
         except (OSError, ssl.SSLError) as error:
             _LOG.warning("the serving certificate cannot be read yet", error=str(error))

@@ -58,18 +58,20 @@ class HttpJwks:
     """A JWKS at the URL that is configured. No redirect, no proxy of the environment, no compression."""
 
     def __init__(self, url: str, ca_file: Path | None = None) -> None:
-        """Ask ``url``, under the roots of ``ca_file`` or the system's."""
+        """Ask ``url``, under the roots of ``ca_file`` or the system's. Raises OSError if the file cannot be read."""
         self._url = url
-        self._context = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
+        self._ca_file = ca_file
+        self._context()
 
     async def fetch(self) -> bytes:
         """Return the document, if it is a 200 and not too long."""
         import httpx  # noqa: PLC0415 - whoever reads a file needs no HTTP client
 
         headers = {"accept": "application/json", "accept-encoding": "identity"}
+        context = await asyncio.to_thread(self._context)
         try:
             async with (
-                httpx.AsyncClient(verify=self._context, trust_env=False, timeout=_FETCH_SECONDS) as client,
+                httpx.AsyncClient(verify=context, trust_env=False, timeout=_FETCH_SECONDS) as client,
                 client.stream("GET", self._url, headers=headers) as answer,
             ):
                 if answer.status_code != _OK:
@@ -82,6 +84,10 @@ class HttpJwks:
                 return body
         except httpx.HTTPError as error:
             raise Unreachable(type(error).__name__) from error
+
+    def _context(self) -> ssl.SSLContext:
+        """Read the roots, at each fetch: the issuer's serving CA rotates while tool servers run."""
+        return ssl.create_default_context(cafile=None if self._ca_file is None else str(self._ca_file))
 
 
 class Jwks:

@@ -48,6 +48,9 @@ peps:
 {{- end }}
 audiences: {{ .Values.audiences | toJson }}
 {{ include "countersign.injectionSettings" . }}
+{{- if gt (int .Values.webhook.replicas) 1 }}
+drain_seconds: 5
+{{- end }}
 log_level: {{ .Values.logLevel }}
 {{- end -}}
 
