@@ -236,3 +236,11 @@ async def test_no_certificate_outlives_the_time_that_its_ca_is_believed(office: 
 
     await later(office, leaf.not_valid_after_utc - office.clock.now())
     assert old in bundle(office)
+
+
+async def test_the_metrics_say_when_the_cas_end(office: Office) -> None:
+    registry, name = office.context.metrics.registry, "countersign_authority_ca_expiry_timestamp_seconds"
+    [identity] = bundle(office)
+    ends = {"attestation": office.context.ca.certificate, "identity": identity}
+    for ca, certificate in ends.items():
+        assert registry.get_sample_value(name, {"ca": ca}) == certificate.not_valid_after_utc.timestamp()

@@ -106,6 +106,8 @@ class ProcessContext:
         await cache.start()
         stack.push_async_callback(cache.aclose)
         metrics = Metrics()
+        metrics.ca_expiry.labels("attestation").set_function(lambda: custody.expiry()[0])
+        metrics.ca_expiry.labels("identity").set_function(lambda: custody.expiry()[1])
         acme = AcmeDesk(
             cluster=cluster,
             store=store,

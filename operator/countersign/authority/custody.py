@@ -59,6 +59,11 @@ class Custody:
         known, _, ca = self._identities.get(issuer, ("", "", None))
         return ca if known == uid else None
 
+    def expiry(self) -> tuple[float, float]:
+        """Return when the attestation CA ends, and when the first of the identity CAs does; seconds since 1970, or inf."""
+        identities = [ca.certificate.not_valid_after_utc.timestamp() for _, _, ca in self._identities.values()]
+        return self.attestation.certificate.not_valid_after_utc.timestamp(), min(identities, default=float("inf"))
+
     async def open(self, now: datetime) -> None:
         """Read the attestation CA, or make it. Raises CaError or KubeError."""
         ca = await attestation_ca(

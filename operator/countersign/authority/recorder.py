@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from countersign.audit import decision_record, new_decision_id
 from countersign.authority.trust import spiffe_id
@@ -46,6 +46,12 @@ class Metrics:
         )
         self.seconds = Histogram(
             "countersign_authority_answer_seconds", "Time to an answer.", ["operation"], registry=self.registry
+        )
+        self.ca_expiry = Gauge(
+            "countersign_authority_ca_expiry_timestamp_seconds",
+            "When the CA that signs ends: that of attestation keys, and the first of those of identities.",
+            ["ca"],
+            registry=self.registry,
         )
 
 

@@ -18,7 +18,7 @@ from countersign.controller.identities import OPT_IN
 from countersign.controller.serving import bundle_of, ca_members, serving_members
 from countersign.controller.tokenkeys import TokenKey, read_keys, rotated, written
 from countersign.kube import CONFIG_MAPS, MUTATING_WEBHOOKS, SECRETS, VALIDATING_WEBHOOKS, NotFound
-from countersign.kube.rotation import rotation_asked, without_request
+from countersign.kube.rotation import certificates_of, rotation_asked, without_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,6 +86,13 @@ class Material:
         authority = await self._secret("countersign-authority-tls", _TLS, serving("authority"))
         await self._secret(_TOKEN_KEYS, "Opaque", token_keys)
         await self._secret(_NONCE_KEY, "Opaque", _nonce_key)
+        for name, members in (
+            (_CA, ca),
+            ("countersign-webhook-tls", webhook),
+            ("countersign-authority-tls", authority),
+        ):
+            for one in certificates_of(members.get("tls.crt", b""))[:1]:
+                self._metrics.expiry.labels(name).set(one.not_valid_after_utc.timestamp())
         for resource in (MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS):
             await self._ca_bundle(resource, bundle_of(webhook))
         self._bundle = _joined(bundle_of(webhook), bundle_of(authority))

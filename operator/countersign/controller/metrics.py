@@ -31,6 +31,12 @@ class OperatorMetrics:
             ["secret"],
             registry=self.registry,
         )
+        self.expiry = Gauge(
+            "countersign_operator_certificate_expiry_timestamp_seconds",
+            "When the certificate of a Secret ends, by name: the serving CA and the two serving certificates.",
+            ["secret"],
+            registry=self.registry,
+        )
         self.waiting = Gauge("countersign_operator_queue", "Keys that wait to be looked at.", registry=self.registry)
         self.leading = Gauge("countersign_operator_leading", "1 if this replica leads, else 0.", registry=self.registry)
         self.ready = Gauge("countersign_operator_ready", "1 if ready, else 0.", registry=self.registry)
