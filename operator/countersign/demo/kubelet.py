@@ -89,8 +89,9 @@ class Kubelet:
         folder.renewed = time.monotonic()
 
     def renew_due(self) -> None:
-        """Renew every token that is half used."""
+        """Renew every token that is half used, and mount trust files that changed."""
         for folder in list(self.pods.values()):
+            self._mount_trust(folder)
             if time.monotonic() - folder.renewed > _RENEW_SECONDS:
                 self.renew(folder)
 
@@ -103,7 +104,9 @@ class Kubelet:
     def _mount_trust(self, folder: PodFolder) -> None:
         found = self.kubectl.get("configmap", "countersign-trust", "-n", folder.namespace)
         for name, text in found["data"].items():
-            write_private(folder.trust / name, text.encode())
+            path = folder.trust / name
+            if not path.is_file() or path.read_text() != text:
+                write_private(path, text.encode())
 
 
 def renew_token(kubectl: Kubectl, namespace: str, pod: str, uid: str, account: str, path: Path) -> None:

@@ -22,7 +22,7 @@ from countersign.demo.quickstart import Quickstart
 from countersign.devcluster import EkAuthority, Plane, state, write_private
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from countersign.demo.kubelet import PodFolder
@@ -111,13 +111,14 @@ class Machine:
         ):
             self.processes.await_ready(name, port)
 
-    def start(self, process: str) -> None:
-        """Start ``countersign PROCESS`` with its settings file."""
-        self.processes.start(process, [console(), process, "--config", self.settings[process]])
+    def start(self, process: str, env: Mapping[str, str] | None = None) -> None:
+        """Start ``countersign PROCESS`` with its settings file; ``env`` adds to the environment."""
+        self.processes.start(process, [console(), process, "--config", self.settings[process]], env)
 
-    def start_tools(self) -> None:
+    def start_tools(self, more: Mapping[str, str] | None = None) -> None:
         """Start the quickstart's tool server with its verifier, which is told all it believes by environment."""
         env = {
+            **(more or {}),
             "COUNTERSIGN_VERIFIER_ISSUER": self.layout.issuer,
             "COUNTERSIGN_VERIFIER_AUDIENCE": self.quickstart.audience,
             "COUNTERSIGN_VERIFIER_JWKS_URL": f"{self.layout.issuer}/.well-known/jwks.json",
@@ -138,9 +139,12 @@ class Machine:
         self.pods[name] = self.kubelets[pod["spec"]["nodeName"]].run(pod)
         return self.pods[name]
 
-    def start_signer(self, name: str, pod: PodFolder, tpm: Tpm, port: int) -> None:
+    def start_signer(
+        self, name: str, pod: PodFolder, tpm: Tpm, port: int, more: Mapping[str, str] | None = None
+    ) -> None:
         """Start ``countersign signer`` as process ``name`` with the files of ``pod`` and the TPM ``tpm``."""
         env = {
+            **(more or {}),
             "TCTI": tpm.tcti,
             "COUNTERSIGN_SIGNER_TRUST_DIR": str(pod.trust),
             "COUNTERSIGN_SIGNER_TOKEN_FILE": str(pod.token),
