@@ -6,9 +6,9 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 BIN := .venv/bin
-PACKAGES := gcc libc6-dev libtss2-dev libtss2-tcti-device0 libtss2-tcti-swtpm0 pkg-config python3-venv redis-tools swtpm swtpm-tools tzdata
+PACKAGES := faketime gcc libc6-dev libtss2-dev libtss2-tcti-device0 libtss2-tcti-swtpm0 pkg-config python3-venv redis-tools swtpm swtpm-tools tzdata
 # What each package is looked for by; a package manager is asked only where one of these is missing.
-HAVE := (for tool in gcc pkg-config redis-check-rdb swtpm swtpm_setup; do command -v $$tool >/dev/null || exit 1; done) && pkg-config --exists tss2-esys tss2-fapi \
+HAVE := (for tool in faketime gcc pkg-config redis-check-rdb swtpm swtpm_setup; do command -v $$tool >/dev/null || exit 1; done) && pkg-config --exists tss2-esys tss2-fapi \
 	&& $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null && ldconfig -p | grep libtss2-tcti-swtpm >/dev/null \
 	&& test -e /usr/share/zoneinfo/Europe/Berlin \
 	&& ldconfig -p | grep libtss2-tcti-device >/dev/null

@@ -104,7 +104,7 @@ async def front_of(stage: Stage) -> AsyncIterator[FrontDoor]:
         async with asyncio.timeout(_ENROL_SECONDS):
             while not _enrolled(keyring):  # noqa: ASYNC110 - a keyring tells nobody
                 await asyncio.sleep(0.1)
-        yield FrontDoor(door, keyring, clock)
+        yield FrontDoor(door, keyring, clock, metrics)
     finally:
         renewing.cancel()
         await asyncio.gather(renewing, return_exceptions=True)

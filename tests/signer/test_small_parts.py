@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from countersign.attest import SoftwareDevice, verify_csr
 from countersign.signer.answers import filter_json, filter_sse
 from countersign.signer.csr import build_csr
-from countersign.signer.keyring import renewal_delay
+from countersign.signer.keyring import outage_delay, refused_delay, renewal_delay
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 LIST = {"jsonrpc": "2.0", "id": 1, "result": {"tools": [{"name": "read"}, {"name": "drop"}, {"nothing": 1}]}}
@@ -36,6 +37,52 @@ def test_renewal_is_due_at_two_thirds_of_life_give_or_take_a_tenth(jitter: float
 
 def test_an_overdue_renewal_is_due_now() -> None:
     assert renewal_delay(NOW, NOW + timedelta(hours=1), NOW + timedelta(hours=2), jitter=0) == 0
+
+
+SIGNERS = 1000
+
+
+def busiest(times: list[float], seconds: float) -> int:
+    """The most that happens within ``seconds``."""
+    times, most, first = sorted(times), 0, 0
+    for last, time in enumerate(times):
+        while time - times[first] > seconds:
+            first += 1
+        most = max(most, last - first + 1)
+    return most
+
+
+def test_e4_a_thousand_signers_that_enrolled_in_one_second_do_not_renew_in_one() -> None:
+    rng = random.Random(4)
+    renewals: list[float] = []
+    for _ in range(SIGNERS):
+        at = rng.random()
+        for _ in range(24):
+            issued = NOW + timedelta(seconds=at)
+            at += renewal_delay(issued, issued + timedelta(hours=1), issued, jitter=rng.random() * 2 - 1)
+            renewals.append(at)
+    # Evenly over the twelve minutes of jitter it would be 1.4 a second, and 83 a minute.
+    assert busiest(renewals, 1) <= 12
+    assert busiest(renewals, 60) <= 130
+
+
+def test_e4_a_thousand_signers_do_not_meet_an_authority_that_is_back_all_at_once() -> None:
+    rng = random.Random(4)
+    tries: list[float] = []
+    for _ in range(SIGNERS):
+        at = 0.0  # all of them found it away in the same moment
+        for attempt in range(40):
+            at += outage_delay(attempt, jitter=rng.random())
+            tries.append(at)
+    # Each asks every minute or so: 17 a second, from the first ten minutes on.
+    assert busiest([one for one in tries if 600 < one < 1200], 1) <= 45
+
+
+def test_e4_a_thousand_signers_that_were_refused_together_do_not_come_back_together() -> None:
+    rng = random.Random(4)
+    times = [refused_delay(jitter=rng.random()) for _ in range(SIGNERS)]
+    assert min(times) >= 60
+    assert busiest(times, 1) <= 130
 
 
 def test_a_list_keeps_only_what_the_front_door_named() -> None:

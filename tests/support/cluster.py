@@ -126,6 +126,7 @@ class MemoryKube:
         self.objects: dict[tuple[str, str, str], dict[str, Any]] = {}
         self.calls: list[tuple[str, str, str]] = []
         self.changed = asyncio.Event()
+        self.clock_skew: float | None = None
         self._versions = itertools.count(1)
         for one in objects:
             self.put(one)

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.request import urlopen
 
 import httpx
 
@@ -122,6 +123,7 @@ class Installation:
         self.more(1)
 
     def end(self) -> None:
+        """Let no agent call any more; what came of the calls stays to be read."""
         for one in self.calls.values():
             one.stop()
 
@@ -149,8 +151,16 @@ class Installation:
     def count(self) -> int:
         return sum(sum(calls.codes.values()) for calls in self.calls.values())
 
-    def log(self, process: str) -> str:
-        return (self.machine.layout.directory / "logs" / f"{process}.log").read_text()
+    def log(self, process: str, since: int = 0) -> str:
+        """What a process has written; ``since`` is how much of it is of no interest."""
+        return (self.machine.layout.directory / "logs" / f"{process}.log").read_text()[since:]
+
+    def metrics(self, port: int, name: str) -> dict[str, float]:
+        """The samples of a metric at a health port, by their labels as text."""
+        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        found = [line.rpartition(" ") for line in lines if line.startswith((f"{name}{{", f"{name} "))]
+        return {labels.removeprefix(name): float(value) for labels, _, value in found}
 
     def secret(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] = self.machine.admin.get("secret", name, "-n", SYSTEM)
@@ -162,11 +172,19 @@ class Installation:
             self.machine.admin.run("annotate", "secret", name, "-n", SYSTEM, "countersign.dev/rotate=now")
 
 
+SETTINGS = {
+    # Signers read the trust files again every ten seconds.
+    "operator": {"overlap": {"ahead_seconds": 30, "kept_seconds": 15}},
+    "authority": {"overlap": {"ahead_seconds": 10}},
+}
+"""Rotations take ten minutes and more; here they do not."""
+
+
 @contextlib.contextmanager
 def installed() -> Iterator[Installation]:
-    """Start everything, the quickstart applied and two agents enrolled; settings come from this process's environment."""
+    """Start everything, the quickstart applied and two agents enrolled."""
     directory = Path(tempfile.mkdtemp(prefix="cs-"))  # short: a TPM's socket has a limited path
-    machine = Machine(directory / "m", find_or_build(), lambda _text: None)
+    machine = Machine(directory / "m", find_or_build(), lambda _text: None, more=SETTINGS)
     found = Installation(machine)
     try:
         established(machine)

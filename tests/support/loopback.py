@@ -337,7 +337,7 @@ async def rig_of(
     net, metrics = Net(), SignerMetrics()
     trust_dir = write_trust(directory / "trust")
     door = Door(trust_dir, clock, network=net)
-    front_door = FrontDoor(door, keyring, clock, sleep=nap)
+    front_door = FrontDoor(door, keyring, clock, metrics, sleep=nap)
     forwarder = Forwarder(clock, network=net)
     proxy = Proxy(
         port=PORT,

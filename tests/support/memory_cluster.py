@@ -135,6 +135,7 @@ class MemoryKube:
 
     def __init__(self, cluster: MemoryCluster) -> None:
         self._cluster = cluster
+        self.clock_skew: float | None = None
 
     async def aclose(self) -> None:
         """Nothing is open."""

@@ -6,11 +6,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.enrolment import Office
+from support.installation import Installation, installed
 from support.line import Line
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
+
+
+@pytest.fixture(scope="session")
+def installation() -> Iterator[Installation]:
+    """Everything as real processes; a test leaves it working."""
+    with installed() as found:
+        yield found
 
 
 @pytest.fixture

@@ -15,35 +15,31 @@ from urllib.request import urlopen
 
 import pytest
 from cryptography import x509
-from support.installation import Installation, installed
 
 from countersign.kube.rotation import certificates_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from support.installation import Installation
+
 pytestmark = [pytest.mark.plane, pytest.mark.tpm]
 
-AHEAD = {
-    "COUNTERSIGN_OPERATOR_OVERLAP__AHEAD_SECONDS": "30",  # signers read the trust files again every ten seconds
-    "COUNTERSIGN_OPERATOR_OVERLAP__KEPT_SECONDS": "15",
-    "COUNTERSIGN_AUTHORITY_OVERLAP__AHEAD_SECONDS": "10",
-}
 SERVING = ("webhook", "authority")
 
 
 @pytest.fixture(scope="module")
-def running() -> Iterator[Installation]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in AHEAD.items():
-            patch.setenv(name, value)
-        with installed() as found:
-            # Evidence that is a minute old is no evidence: so each agent attests and renews again and again.
-            wanted = json.dumps({"spec": {"attestation": {"maxAgeSeconds": 60}}})
-            pool = found.machine.admin.get("devicepools")["items"][0]["metadata"]["name"]
-            found.machine.admin.run("patch", "devicepool", pool, "--type=merge", "-p", wanted)
-            found.begin()
-            yield found
+def running(installation: Installation) -> Iterator[Installation]:
+    # Evidence that is a minute old is no evidence: so each agent attests and renews again and again.
+    admin = installation.machine.admin
+    pool = admin.get("devicepools")["items"][0]
+    short = json.dumps({"spec": {"attestation": {"maxAgeSeconds": 60}}})
+    usual = json.dumps({"spec": {"attestation": pool["spec"].get("attestation")}})
+    admin.run("patch", "devicepool", pool["metadata"]["name"], "--type=merge", "-p", short)
+    installation.begin()
+    yield installation
+    installation.end()
+    admin.run("patch", "devicepool", pool["metadata"]["name"], "--type=merge", "-p", usual)
 
 
 def member(running: Installation, secret: str, name: str = "tls.crt") -> list[x509.Certificate]:

@@ -38,8 +38,11 @@ from countersign_webhook.heads import HeadMap
 from countersign_webhook.keys import TokenKeys
 from countersign_webhook.metrics import WebhookMetrics
 from countersign_webhook.replay import RedisCommands, read_nonce_key
+from countersign_webhook.skew import SkewAlarm
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cryptography.hazmat.primitives.asymmetric import ec
 
     from countersign.clock import Clock
@@ -87,6 +90,7 @@ class WebhookContext:
     address_rate: RateLimit
     pep_rate: RateLimit
     peps: Peps
+    skew: SkewAlarm
     heads: HeadKeeper | None = None
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _closing: tuple[WatchCache | Kube | RedisCommands, ...] = field(default=(), repr=False)
@@ -102,6 +106,7 @@ class WebhookContext:
         notices: Notices,
         reviewer: TokenReviewer | None = None,
         closing: tuple[WatchCache | Kube | RedisCommands, ...] = (),
+        measured: Callable[[], float | None] = lambda: None,
     ) -> WebhookContext:
         """Join the parts. With a replay store of its own the key of the nonces is made here: a restart voids them (A7)."""
         metrics, limits = WebhookMetrics(), settings.limits
@@ -128,6 +133,7 @@ class WebhookContext:
             address_rate=RateLimit(clock, rate=limits.address_rate, burst=limits.address_burst),
             pep_rate=RateLimit(clock, rate=limits.pep_rate, burst=limits.pep_burst),
             peps=Peps(settings.peps, reviewer, issuer=settings.issuer, clock=clock),
+            skew=SkewAlarm(clock, metrics, measured),
             _closing=closing,
         )
 
@@ -146,7 +152,14 @@ class WebhookContext:
         notices = Notices(EventRecorder(kube, "countersign-webhook"))
         closing = (cache, kube) if store is None else (cache, kube, store)
         context = cls.of(
-            settings, clock=clock, source=cache, audit=audit, notices=notices, reviewer=kube, closing=closing
+            settings,
+            clock=clock,
+            source=cache,
+            audit=audit,
+            notices=notices,
+            reviewer=kube,
+            closing=closing,
+            measured=lambda: kube.clock_skew,
         )
         if nonces is not None and store is not None:
             context = replace(context, nonces=nonces, replay=SharedReplayCache(store, clock))
@@ -198,6 +211,6 @@ class WebhookContext:
             faults.append("audit log")
         try:
             self.keys.signing(int(self.clock.now().timestamp()))
-        except Unavailable:
-            faults.append("token key")
+        except Unavailable as error:
+            faults.append(f"token key: {error.detail}")
         return faults

@@ -29,11 +29,15 @@ def health_app(context: WebhookContext) -> FastAPI:
     async def readyz() -> Response:
         faults = context.faults()
         context.metrics.ready.set(not faults)
-        return JSONResponse({"ready": not faults, "missing": faults}, 503 if faults else 200)
+        body: dict[str, object] = {"ready": not faults, "missing": faults}
+        if (fault := context.skew.look()) is not None:  # whoever is right, the proofs' windows decide: this only tells
+            body["warning"] = fault
+        return JSONResponse(body, 503 if faults else 200)
 
     @app.get("/metrics")
     async def metrics() -> Response:
         context.metrics.ready.set(not context.faults())
+        context.skew.look()
         return Response(context.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return app

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pydantic import BaseModel, ConfigDict, Field
 
+from countersign.clock import COMPARE_CLOCKS
 from countersign.errors import Unavailable
 from countersign.wire import jwk_of, thumbprint
 from countersign_webhook.files import Mark, mark
@@ -81,7 +82,8 @@ class TokenKeys:
         """
         usable = [key for key in self._keys if key.use_from <= now < key.use_until]
         if not usable:
-            raise Unavailable("decide.unavailable", "no token key is usable")
+            other = f" now, by this clock; {COMPARE_CLOCKS}" if self._keys else ""
+            raise Unavailable("decide.unavailable", f"no token key is usable{other}")
         return max(usable, key=lambda key: (key.use_from, key.kid))
 
     def jwks(self, now: int) -> dict[str, Any]:

@@ -34,6 +34,13 @@ class WebhookMetrics:
             ["endpoint", "kind", "outcome"],
             registry=self.registry,
         )
+        self.skew = Gauge(
+            "countersign_clock_skew_seconds",
+            "By how much this machine's clock is ahead of another's (negative: behind): the API server's, and that of who"
+            " signed the last proof that was refused for its time, which may be anybody.",
+            ["against"],
+            registry=self.registry,
+        )
         self.compiled = Counter(
             "countersign_webhook_rule_sets",
             "Times the rules or the catalogue were built anew after a change.",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 
-from countersign.attest.trust import client_context
+from countersign.attest.trust import client_context, tls_fault
 from countersign.errors import CODES, Denied, Unavailable
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ class AttestationClient:
             async with self._http.stream("POST", f"{self._base}{path}", json=body, headers=headers) as answer:
                 content = await _bounded(answer)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise Unavailable("attest.unavailable", f"the authority did not answer ({type(error).__name__})") from error
+            detail = f"the authority did not answer ({type(error).__name__}){tls_fault(error)}"
+            raise Unavailable("attest.unavailable", detail) from error
         return _answer(answer.status_code, content)
 
 
@@ -133,7 +134,8 @@ def _answer(status: int, content: bytes) -> dict[str, Any]:
     known = code if isinstance(code, str) and code in CODES else None
     if refuses(status):
         raise Denied(known or "attest.failed", _text(value, "detail") or f"the authority answered {status}")
-    raise Unavailable(known or "attest.unavailable", f"the authority answered {status}")
+    detail = _text(value, "detail") if known else ""
+    raise Unavailable(known or "attest.unavailable", detail or f"the authority answered {status}")
 
 
 def _bytes(answer: dict[str, Any], name: str) -> bytes:

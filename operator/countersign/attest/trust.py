@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from countersign.clock import COMPARE_CLOCKS
 from countersign.errors import Unavailable
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Trust", "client_context", "read_trust"]
+__all__ = ["Trust", "client_context", "read_trust", "tls_fault"]
+
+_OTHER_TIME: Final = {9: "is not valid yet", 10: "has ended"}
+"""X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,16 @@ def _is_base(url: str) -> bool:
     except ValueError:
         return False
     return parts.scheme == "https" and bool(parts.hostname) and not (parts.query or parts.fragment or "@" in url)
+
+
+def tls_fault(error: BaseException) -> str:
+    """Return what to add to the words about a connection that failed: TLS refuses a certificate of another time."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ssl.SSLCertVerificationError) and seen.verify_code in _OTHER_TIME:
+            return f"; its certificate {_OTHER_TIME[seen.verify_code]} by this clock: {COMPARE_CLOCKS}"
+        seen = seen.__cause__ or seen.__context__
+    return ""
 
 
 def client_context(ca: str | None, *, minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:

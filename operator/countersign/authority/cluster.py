@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cryptography import x509
 
+from countersign.clock import skew_fault
 from countersign.errors import Unavailable
 from countersign.kube import (
     AGENT_IDENTITIES,
@@ -49,13 +50,15 @@ class Cluster:
         cache.add_index(AGENT_INSTANCES, _BY_POD, _pod_of)
 
     def require_fresh(self) -> None:
-        """Refuse to answer from a cache that has lost contact.
+        """Refuse to answer from a cache that has lost contact, or by a clock that is not the API server's.
 
         :raises Unavailable: ``attest.unavailable``.
         """
         if not self.cache.synced or (stale := self.cache.stale(self._max_staleness)):
             which = ", ".join(stale) if self.cache.synced else "not synced"
             raise Unavailable("attest.unavailable", f"the watch cache is behind: {which}")
+        if (fault := skew_fault(self.kube.clock_skew, "the API server")) is not None:
+            raise Unavailable("attest.unavailable", f"the authority does not answer with a wrong clock: {fault}")
 
     async def review(self, token: str) -> TokenReview:
         """Ask the API server about a token with our audience."""

@@ -108,6 +108,7 @@ class ProcessContext:
         metrics = Metrics()
         metrics.ca_expiry.labels("attestation").set_function(lambda: custody.expiry()[0])
         metrics.ca_expiry.labels("identity").set_function(lambda: custody.expiry()[1])
+        metrics.skew.labels("api_server").set_function(lambda: kube.clock_skew or 0.0)
         acme = AcmeDesk(
             cluster=cluster,
             store=store,

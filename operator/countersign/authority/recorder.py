@@ -47,6 +47,12 @@ class Metrics:
         self.seconds = Histogram(
             "countersign_authority_answer_seconds", "Time to an answer.", ["operation"], registry=self.registry
         )
+        self.skew = Gauge(
+            "countersign_clock_skew_seconds",
+            "By how much this machine's clock is ahead of another's (negative: behind).",
+            ["against"],
+            registry=self.registry,
+        )
         self.ca_expiry = Gauge(
             "countersign_authority_ca_expiry_timestamp_seconds",
             "When the CA that signs ends: that of attestation keys, and the first of those of identities.",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import structlog
 
-from countersign.clock import SystemClock
+from countersign.clock import SystemClock, skew_fault
 from countersign.controller.keys import WATCHED, touched
 from countersign.controller.material import MANAGER, Material
 from countersign.controller.metrics import OperatorMetrics
@@ -62,6 +62,7 @@ class ProcessContext:
         reconciler = Reconciler(kube, view, material, events, audiences, clock, metrics, settings.signer)
         times = settings.lease
         leader = Leader(kube, settings.namespace, LEASE, times.seconds, times.deadline_seconds, times.retry_seconds)
+        kube.fence = leader.require
         return cls(settings, kube, view, material, reconciler, events, leader, metrics)
 
     async def aclose(self) -> None:
@@ -102,6 +103,9 @@ class ProcessContext:
             faults.append("first lists")
         if self.leader.leading and not self.material.ready:
             faults.append("serving certificates and token keys")
+        if (fault := skew_fault(self.kube.clock_skew, "the API server")) is not None:
+            faults.append(fault)
+        self.metrics.skew.labels("api_server").set(self.kube.clock_skew or 0.0)
         self.metrics.ready.set(not faults)
         self.metrics.leading.set(self.leader.leading)
         return faults

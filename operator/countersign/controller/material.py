@@ -10,14 +10,16 @@ import base64
 import hashlib
 import json
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from countersign.clock import skew_fault
 from countersign.controller.identities import OPT_IN
 from countersign.controller.serving import bundle_of, ca_members, serving_members
 from countersign.controller.tokenkeys import TokenKey, read_keys, rotated, written
-from countersign.kube import CONFIG_MAPS, MUTATING_WEBHOOKS, SECRETS, VALIDATING_WEBHOOKS, NotFound
+from countersign.kube import CONFIG_MAPS, MUTATING_WEBHOOKS, SECRETS, VALIDATING_WEBHOOKS, KubeError, NotFound
 from countersign.kube.rotation import certificates_of, rotation_asked, without_request
 
 if TYPE_CHECKING:
@@ -71,7 +73,11 @@ class Material:
         return self._settings.overlap.ahead_seconds / 4
 
     async def refresh(self) -> None:
-        """Make or rotate what is due. Raises KubeError; what was written until then stays, and the next call goes on."""
+        """Make or rotate what is due. Raises KubeError; what was written until then stays, and the next call goes on.
+
+        With a clock that is wrong nothing is made: what is to be used from now on would be so at another time.
+        """
+        await self._require_clock()
         now, overlap = self._clock.now(), self._settings.overlap.times
         ca = await self._secret(_CA, _TLS, lambda has, forced: ca_members(has, now, overlap, forced=forced))
 
@@ -96,6 +102,12 @@ class Material:
         for resource in (MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS):
             await self._ca_bundle(resource, bundle_of(webhook))
         self._bundle = _joined(bundle_of(webhook), bundle_of(authority))
+
+    async def _require_clock(self) -> None:
+        with suppress(NotFound):
+            await self._kube.get(SECRETS, _CA, self._settings.namespace)  # its answer says what time it is there
+        if (fault := skew_fault(self._kube.clock_skew, "the API server")) is not None:
+            raise KubeError(fault)
 
     async def trust(self, namespace: dict[str, Any]) -> None:
         """Tell the signers of a Namespace whom to believe, if it has opted in; and our own nodes. Raises KubeError."""

@@ -37,6 +37,12 @@ class OperatorMetrics:
             ["secret"],
             registry=self.registry,
         )
+        self.skew = Gauge(
+            "countersign_clock_skew_seconds",
+            "By how much this machine's clock is ahead of another's (negative: behind).",
+            ["against"],
+            registry=self.registry,
+        )
         self.waiting = Gauge("countersign_operator_queue", "Keys that wait to be looked at.", registry=self.registry)
         self.leading = Gauge("countersign_operator_leading", "1 if this replica leads, else 0.", registry=self.registry)
         self.ready = Gauge("countersign_operator_ready", "1 if ready, else 0.", registry=self.registry)

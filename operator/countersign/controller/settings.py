@@ -42,10 +42,13 @@ class Injection(_Block):
 
 
 class Lease(_Block):
-    """Who leads: for how long a lease holds, and after which failing time the leader stops by itself."""
+    """Who leads: for how long a lease holds, and after which failing time the leader stops by itself.
 
-    seconds: int = Field(default=15, ge=2, le=300)
-    deadline_seconds: float = Field(default=10, gt=0)
+    A leader that died is followed after its lease and one more try: within 15 seconds.
+    """
+
+    seconds: int = Field(default=10, ge=2, le=300)
+    deadline_seconds: float = Field(default=7, gt=0)
     retry_seconds: float = Field(default=2, gt=0)
 
     @model_validator(mode="after")

@@ -12,7 +12,7 @@ import yaml
 from countersign.devcluster import free_ports, write_private
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 __all__ = ["IMAGE", "SYSTEM", "Layout", "Ports", "is_free", "neighbours", "project_root", "require_ports"]
 
@@ -120,8 +120,10 @@ class Layout:
         """Return the kubeconfig of the chart's ServiceAccount ``account``."""
         return self.directory / "accounts" / f"{account}.kubeconfig"
 
-    def write_settings(self, audiences: list[dict[str, Any]], webhook_client_ca: Path) -> dict[str, Path]:
-        """Write each process's settings file and return them by process."""
+    def write_settings(
+        self, audiences: list[dict[str, Any]], webhook_client_ca: Path, more: Mapping[str, Mapping[str, Any]]
+    ) -> dict[str, Path]:
+        """Write each process's settings file, with what ``more`` says of it, and return them by process."""
         names = [_HOST, "localhost"]
         injection = {"image": IMAGE, "version": _VERSION}
         common = {"namespace": SYSTEM, "cluster": _CLUSTER}
@@ -164,7 +166,8 @@ class Layout:
         files = {}
         for process, document in documents.items():
             self.audit(process).mkdir(parents=True, exist_ok=True, mode=0o700)
-            text = yaml.safe_dump({"kubeconfig": str(self.kubeconfig(f"countersign-{process}")), **document})
+            account = {"kubeconfig": str(self.kubeconfig(f"countersign-{process}"))}
+            text = yaml.safe_dump({**account, **document, **more.get(process, {})})
             files[process] = write_private(self.directory / "settings" / f"{process}.yaml", text.encode())
         return files
 

@@ -40,8 +40,20 @@ _UNKNOWN_TPM: Final = "t3"
 class Machine:
     """Everything that runs for one story. Methods bring up one part each, in the order in which they stand here."""
 
-    def __init__(self, directory: Path, binaries: Binaries, say: Callable[[str], None], *, keep: bool = False) -> None:
-        """Empty ``directory`` and choose ports; nothing is started. With ``keep`` what is started outlives this process."""
+    def __init__(
+        self,
+        directory: Path,
+        binaries: Binaries,
+        say: Callable[[str], None],
+        *,
+        keep: bool = False,
+        more: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Empty ``directory`` and choose ports; nothing is started. With ``keep`` what is started outlives this process.
+
+        ``more`` are settings, by process, beside those of the story.
+        """
+        self._more = more or {}
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True, mode=0o700)
         self.say = say
@@ -97,7 +109,7 @@ class Machine:
     def start_processes(self) -> None:
         """Start operator, authority and webhook by their console commands, each when it has what it reads."""
         client_ca = self.plane.directory / "pki" / "webhook-client-ca.crt"
-        self.settings = self.layout.write_settings(self.quickstart.audiences, client_ca)
+        self.settings = self.layout.write_settings(self.quickstart.audiences, client_ca, self._more)
         ports = self.layout.ports
         self.start("operator")
         if until(lambda: self._mount() >= set(MOUNTED), 30, every=0.3) is None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalCA", "Pair", "private_pem", "public_pem", "write_private"]
 
-_BACKDATE = timedelta(minutes=5)  # a clock that is a little behind must not refuse a certificate made just now
+_BACKDATE = timedelta(hours=1)  # as a control plane of some age: whose clock is behind meets it all the same
 _LIFE = timedelta(days=30)
 
 

@@ -9,13 +9,14 @@ from urllib.parse import urlencode
 
 import aiohttp
 
+from countersign.clock import Clock, SystemClock, ahead_of
 from countersign.kube.connection import Connection, connect
 from countersign.kube.errors import KubeError, error_of
-from countersign.kube.resources import TOKEN_REVIEWS, Resource
+from countersign.kube.resources import LEASES, TOKEN_REVIEWS, Resource
 from countersign.kube.reviews import TokenReview, read_review, review_body
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
     from pathlib import Path
 
 __all__ = ["Kube"]
@@ -36,8 +37,13 @@ _Patch = dict[str, Any] | list[dict[str, Any]]
 class Kube:
     """The API server. Made by :meth:`connect`; every call answers or fails within ten seconds."""
 
-    def __init__(self, connection: Connection, *, page: int = 500) -> None:
+    def __init__(self, connection: Connection, *, page: int = 500, clock: Clock | None = None) -> None:
         """Keep an open connection; lists are asked for in pages of ``page`` objects."""
+        self._clock = clock or SystemClock()
+        self.clock_skew: float | None = None
+        """By how many seconds our clock was ahead of the API server's at its last answer."""
+        self.fence: Callable[[], None] = _nothing
+        """Asked before each write but those of Leases; raises KubeError to forbid it. Who leads sets it."""
         self._connection = connection
         self._page = page
 
@@ -187,6 +193,8 @@ class Kube:
         kind: str = _JSON,
     ) -> dict[str, Any]:
         """Return the parsed answer."""
+        if method != "GET" and resource is not LEASES:
+            self.fence()
         timeout = aiohttp.ClientTimeout(total=_SECONDS, sock_connect=_SLACK)
         call = self._exchange(method, resource, path, what, body=body, query=query, kind=kind, timeout=timeout)
         async with call as response:
@@ -213,6 +221,7 @@ class Kube:
         url = f"{path}?{urlencode(given)}" if given else path
         try:
             response = await self._connection.send(method, url, body=body, kind=kind, timeout=timeout)
+            self.clock_skew = ahead_of(response.headers.get("Date"), self._clock.now())
             try:
                 if response.status >= _BAD:
                     raise error_of(response.status, _parsed(await response.read()), what, resource)
@@ -225,6 +234,10 @@ class Kube:
             raise KubeError(
                 f"{what}: the API server does not answer ({reason}); see that it runs and is reachable"
             ) from error
+
+
+def _nothing() -> None:
+    """Forbid nothing."""
 
 
 def _event(line: bytes, what: str, resource: Resource) -> dict[str, Any]:

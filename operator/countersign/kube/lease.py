@@ -61,6 +61,14 @@ class Leader:
         if not 0 < self.every < self.deadline < self.life:
             raise ValueError("a Lease needs every < deadline < life")
 
+    def require(self) -> None:
+        """Raise KubeError unless the Lease is surely ours: a process that was stopped for a while writes nothing more.
+
+        By our own clock: from a renewal on nobody else takes the Lease for ``life``, and ``deadline`` is shorter.
+        """
+        if not self.leading or self._left() <= 0:
+            raise KubeError(f"{self.identity} does not lead {self.name} any more, so it writes nothing")
+
     async def run(self, work: Callable[[], Awaitable[None]]) -> None:
         """Wait to lead, then run ``work()``; when leadership is lost, cancel it, await it, and wait again.
 

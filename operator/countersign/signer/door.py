@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import httpcore
 
 from countersign.errors import CountersignError, Unavailable
-from countersign.signer.trust import Trust, client_context, read_trust
+from countersign.signer.trust import Trust, client_context, read_trust, tls_fault
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,7 +79,7 @@ class Door:
                 body = await _bounded(answer)
         except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, OSError) as error:
             self._read_at = float("-inf")  # perhaps it moved, or its CA changed: the next request looks
-            detail = f"the front door did not answer ({type(error).__name__})"
+            detail = f"the front door did not answer ({type(error).__name__}){tls_fault(error)}"
             raise Unavailable("decide.unavailable", detail) from error
         fields = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in answer.headers}
         return Answer(answer.status, fields, body)

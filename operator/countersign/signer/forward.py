@@ -42,7 +42,7 @@ class Forwarder:
 
     def __init__(self, clock: Clock, *, network: httpcore.AsyncNetworkBackend | None = None) -> None:
         """Start with none. ``network`` is how sockets are opened, for tests."""
-        self._clock = clock
+        self.clock = clock
         self._network = network
         self._pools: dict[str | None, httpcore.AsyncConnectionPool] = {}
 
@@ -70,7 +70,7 @@ class Forwarder:
             identity.key,
             audience=server.audience,
             nonce=grant.jti,
-            created=int(self._clock.now().timestamp()),
+            created=int(self.clock.now().timestamp()),
         )
         url = httpcore.URL(
             scheme=parts.scheme.encode(), host=(parts.hostname or "").encode(), port=parts.port, target=target.encode()

@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 
 from countersign.errors import Unavailable
 from countersign.signer.refusal import Refused, read_refusal
+from countersign.signer.skew import explained
 from countersign.wire import Message, sign_request
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from countersign.clock import Clock
     from countersign.signer.door import Answer, Door
     from countersign.signer.keyring import Identity, Keyring
+    from countersign.signer.metrics import SignerMetrics
     from countersign.wire import Call
 
 __all__ = ["FrontDoor", "Grant"]
@@ -57,10 +59,12 @@ class FrontDoor:
         door: Door,
         keyring: Keyring,
         clock: Clock,
+        metrics: SignerMetrics,
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """Keep the parts; ``sleep`` is where all waiting before a retry happens."""
+        self._metrics = metrics
         self._door = door
         self._keyring = keyring
         self._clock = clock
@@ -97,6 +101,8 @@ class FrontDoor:
             if answer.status == _OK:
                 return answer
             refused = read_refusal(answer.status, answer.body, answer.headers.get("retry-after"))
+            date = answer.headers.get("date")
+            refused = explained(refused, date, self._clock.now(), self._metrics, by="front_door")
             again = _again(refused)
             if again == "lag" and self._is_new():
                 await self._sleep(_LAG_SECONDS)
@@ -105,6 +111,7 @@ class FrontDoor:
                 await self._prepare(again, answer)
             else:
                 raise refused
+            self._metrics.retries.labels(code=refused.code).inc()
 
     async def _prepare(self, again: str, answer: Answer) -> None:
         if again == "stale":

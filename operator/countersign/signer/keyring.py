@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from countersign.clock import COMPARE_CLOCKS
 from countersign.errors import CountersignError, Denied, Unavailable
 from countersign.signer.enrol import ak_expiry
 from countersign.signer.trust import read_trust
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from countersign.signer.metrics import SignerMetrics
     from countersign.signer.trust import Trust
 
-__all__ = ["Identity", "Keyring", "renewal_delay"]
+__all__ = ["Identity", "Keyring", "outage_delay", "refused_delay", "renewal_delay"]
 
 _AK_MARGIN_SECONDS: Final = 120
 _REFUSED_SECONDS: Final = 60.0
@@ -62,6 +63,19 @@ def renewal_delay(not_before: datetime, not_after: datetime, now: datetime, *, j
     life = (not_after - not_before).total_seconds()
     due = not_before.timestamp() + life * 2 / 3 + life * 0.1 * jitter
     return max(due - now.timestamp(), 0.0)
+
+
+def refused_delay(*, jitter: float) -> float:
+    """Return the seconds until the next try after a no: a minute and, by ``jitter`` (0 to 1), a fifth more of it.
+
+    Whoever was refused together, as by a mistake in an object, does not come back together.
+    """
+    return _REFUSED_SECONDS * (1 + 0.2 * jitter)
+
+
+def outage_delay(attempt: int, *, jitter: float) -> float:
+    """Return the seconds until the next try after the ``attempt``-th (from 0) that nobody answered: 1 to 60, half to 1½."""
+    return float(min(_FIRST_BACKOFF * 2 ** min(attempt, 16), _LONGEST_BACKOFF) * (0.5 + jitter))
 
 
 class Keyring:
@@ -131,17 +145,17 @@ class Keyring:
 
     async def run(self) -> None:
         """Enrol and renew until cancelled; never ends by itself, whatever the authority says."""
-        backoff = _FIRST_BACKOFF
+        unanswered = 0
         while True:
             problem = await self._attempt()
             if problem is None:
-                backoff = _FIRST_BACKOFF
+                unanswered = 0
                 await self._until_renewal()
             elif isinstance(problem, Denied):
-                await self._sleep(_REFUSED_SECONDS)  # and nothing shortens it
+                await self._sleep(refused_delay(jitter=self._rng()))  # and nothing shortens it
             else:
-                await self._sleep(backoff * (0.5 + self._rng()))
-                backoff = min(backoff * 2, _LONGEST_BACKOFF)
+                await self._sleep(outage_delay(unanswered, jitter=self._rng()))
+                unanswered += 1
 
     async def _attempt(self) -> CountersignError | None:
         try:
@@ -173,7 +187,9 @@ class Keyring:
             raise
         identity = _identity(self._key, chain, admission.instance, self._clock.now())
         if not identity.not_before <= identity.obtained_at + _SKEW < identity.not_after:
-            raise Unavailable("attest.unavailable", "the certificate is not valid now: compare the clocks")
+            raise Unavailable(
+                "attest.unavailable", f"the certificate is not valid now, by this node's clock; {COMPARE_CLOCKS}"
+            )
         self._identity = identity
 
     async def _admit(self, trust: Trust, key: AttestingKey) -> Admission:

@@ -88,7 +88,7 @@ async def serve(settings: SignerSettings, device: AttestationDevice, stop: async
     enroller = Enroller(device, token_file=settings.token_file)
     keyring = Keyring(device, enroller, trust_dir=settings.trust_dir, clock=clock, metrics=metrics)
     door = Door(settings.trust_dir, clock)
-    front = FrontDoor(door, keyring, clock)
+    front = FrontDoor(door, keyring, clock, metrics)
     forwarder = Forwarder(clock)
     proxy = Proxy(
         port=settings.port,

@@ -19,6 +19,18 @@ class SignerMetrics:
         self.calls = Counter(
             "countersign_signer_calls", "Calls of the agent by outcome.", ["code"], registry=self.registry
         )
+        self.retries = Counter(
+            "countersign_signer_retries",
+            "Requests that were sent once more, by the code of the refusal that allows it (wire.md, Retries).",
+            ["code"],
+            registry=self.registry,
+        )
+        self.skew = Gauge(
+            "countersign_clock_skew_seconds",
+            "By how much this node's clock was ahead of another's (negative: behind) when that refused for the time.",
+            ["against"],
+            registry=self.registry,
+        )
         self.enrolments = Counter(
             "countersign_signer_enrolments", "Attempts to get a certificate.", ["code"], registry=self.registry
         )

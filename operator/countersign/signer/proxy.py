@@ -18,6 +18,7 @@ from countersign.signer.exchange import Exchange, Gone
 from countersign.signer.forward import Unreachable
 from countersign.signer.refusal import Refused, find_refusal, refused_by
 from countersign.signer.replies import Reply, error_reply, plain_reply, refusal_reply, servers_reply, status_of
+from countersign.signer.skew import explained
 from countersign.wire import Message, parse_mcp
 
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ class Proxy:
                 return
             if last or refused.code not in _AGAIN:
                 raise refused
+            self._metrics.retries.labels(code=refused.code).inc()
             if refused.code == "replay.store_reset":
                 await self._sleep(min(max(refused.retry_after or 0, _STORE_RESET_SECONDS), _LONGEST_RESET_SECONDS))
 
@@ -158,7 +160,8 @@ class Proxy:
             body = token.clean(await _read(answer, _MAX_PROBLEM))
             refused = find_refusal(answer.status, body, dict(fields).get(b"retry-after", b"").decode("latin-1"))
             if refused is not None:
-                return refused
+                date = dict(fields).get(b"date", b"").decode("latin-1")
+                return explained(refused, date, self._forwarder.clock.now(), self._metrics, by="tool_server")
             await exchange.reply(Reply(answer.status, kept, body))  # the tool server's own words, no refusal of ours
         elif request.method == "tools/list" and answer.status < 300:  # noqa: PLR2004 - every good one: clients read 201 alike
             change = filter_sse if kind == b"text/event-stream" else filter_json

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from countersign.attest.trust import Trust, client_context, read_trust
+from countersign.attest.trust import Trust, client_context, read_trust, tls_fault
 
-__all__ = ["Trust", "client_context", "read_trust"]
+__all__ = ["Trust", "client_context", "read_trust", "tls_fault"]

@@ -32,5 +32,5 @@ class Refusal:
 
 
 def log_refusal(refusal: Refusal) -> None:
-    """Log code, ``txn`` and ``jti``: the hook of a verifier that is told no other."""
-    _log.warning("refused code=%s txn=%s jti=%s", refusal.code, refusal.txn, refusal.jti)
+    """Log code, ``txn``, ``jti`` and the detail, which never repeats input: the hook of a verifier that is told no other."""
+    _log.warning("refused code=%s txn=%s jti=%s detail=%s", refusal.code, refusal.txn, refusal.jti, refusal.detail)

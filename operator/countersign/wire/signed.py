@@ -11,6 +11,7 @@ import re
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
+from countersign.clock import COMPARE_CLOCKS
 from countersign.errors import Denied
 from countersign.wire.encoding import unb64
 from countersign.wire.keys import SIGNATURE_BYTES, es256_verifies
@@ -256,6 +257,15 @@ def check_components(exam: SignedExam) -> None:
         raise Denied("proof.components", "the covered components are not those of this message")
 
 
+def _untimely(code: str, exam: SignedExam) -> Denied:
+    """Return the refusal of a signature of another time; ``skew`` is how far its maker's clock seems ahead of ours."""
+    off = exam.created - exam.now
+    where = "ahead of" if off > 0 else "behind"
+    refusal = Denied(code, f"made {abs(off)} s {where} this clock; {COMPARE_CLOCKS}")
+    vars(refusal)["skew"] = off
+    return refusal
+
+
 def check_window(exam: SignedExam) -> None:
     """Check that the signature's life is short (3.1.7)."""
     if not 0 < exam.expires - exam.created <= exam.window:
@@ -265,13 +275,13 @@ def check_window(exam: SignedExam) -> None:
 def check_future(exam: SignedExam) -> None:
     """Check that it has begun (3.1.7)."""
     if exam.created > exam.now + exam.skew:
-        raise Denied("proof.future", "created is in the future")
+        raise _untimely("proof.future", exam)
 
 
 def check_expired(exam: SignedExam) -> None:
     """Check that it has not ended, without any allowance (3.1.7)."""
     if exam.now >= exam.expires:
-        raise Denied("proof.expired", "the signature has expired")
+        raise _untimely("proof.expired", exam)
 
 
 def check_audience(exam: SignedExam) -> None:

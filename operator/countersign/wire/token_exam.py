@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
+from countersign.clock import COMPARE_CLOCKS
 from countersign.errors import Denied, Invalid
 from countersign.wire.call import DETAILS_TYPE
 from countersign.wire.chain import SPIFFE_ID
@@ -226,7 +227,7 @@ def _audience(exam: TokenExam) -> None:
 
 def _future(exam: TokenExam) -> None:
     if exam.number("iat") > exam.now + exam.skew:
-        raise Denied("token.future", "iat is in the future")
+        raise Denied("token.future", f"iat is ahead of this clock; {COMPARE_CLOCKS}")
 
 
 def _life(exam: TokenExam) -> None:
@@ -236,7 +237,7 @@ def _life(exam: TokenExam) -> None:
 
 def _expired(exam: TokenExam) -> None:
     if exam.now >= exam.number("exp"):
-        raise Denied("token.expired", "the token has expired")
+        raise Denied("token.expired", f"ended before now by this clock; {COMPARE_CLOCKS}")
 
 
 def _confirmation(exam: TokenExam) -> None:

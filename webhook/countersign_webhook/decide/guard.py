@@ -26,12 +26,13 @@ class Refusal:
     detail: str
     retry_after: int | None = None
     jkt: str | None = None
+    skew: float | None = None
 
     @classmethod
     def of(cls, error: CountersignError) -> Refusal:
         """Read what an error carries."""
         retry_after = error.retry_after if isinstance(error, Unavailable) else None
-        return cls(error.code, error.detail, retry_after, getattr(error, "jkt", None))
+        return cls(error.code, error.detail, retry_after, getattr(error, "jkt", None), getattr(error, "skew", None))
 
 
 class _Noting:

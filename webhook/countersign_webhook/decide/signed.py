@@ -93,6 +93,8 @@ class SignedEndpoint:
 
     async def _refused(self, case: Case, refusal: Refusal) -> Answer:
         """Record a refusal that came far enough, tell the instance's owner, and answer."""
+        if refusal.skew is not None:
+            self.context.skew.untimely(refusal.skew)
         if case.jkt is not None:
             servers = self.context.book.servers
             try:
