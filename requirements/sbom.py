@@ -31,7 +31,7 @@ def _debian() -> list[dict[str, Any]]:
     if which("dpkg-query") is None:
         return []
     words = ["dpkg-query", "--show", "--showformat=${Package}\t${Version}\t${Architecture}\n"]
-    lines = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()  # noqa: S603 - constant
+    lines = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
     return [
         {
             "type": "library",
