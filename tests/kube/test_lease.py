@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.eventually import eventually
 
-from countersign.kube import LEASES, Kube, Leader, run_as_leader
+from countersign.kube import LEASES, SERVICE_ACCOUNTS, Kube, Leader, run_as_leader
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -89,6 +89,24 @@ async def test_a_lease_that_its_holder_lets_run_out_is_taken_over(kube: Kube, na
     await eventually(lambda: stage.on == ["heir"], "the heir leads")
 
     assert asyncio.get_running_loop().time() - began >= 1.0
+    await end(task)
+
+
+@pytest.mark.plane
+@pytest.mark.parametrize("there", [False, True], ids=["made", "taken over"])
+async def test_a_lease_goes_with_its_owner(kube: Kube, namespace: str, *, there: bool) -> None:
+    if there:
+        meta = {"name": "operator", "namespace": namespace}
+        await kube.create(LEASES, {"apiVersion": LEASES.api_version, "kind": "Lease", "metadata": meta, "spec": {}})
+    account = await kube.get(SERVICE_ACCOUNTS, "default", namespace)
+    owner = {"apiVersion": "v1", "kind": "ServiceAccount", "name": "default", "uid": account["metadata"]["uid"]}
+    stage, owned = Stage(), leader(kube, namespace, "first")
+    owned.owner = owner
+
+    task = asyncio.create_task(owned.run(stage.work("first")))
+    await eventually(lambda: stage.on == ["first"], "the first leads")
+
+    assert (await kube.get(LEASES, "operator", namespace))["metadata"]["ownerReferences"] == [owner]
     await end(task)
 
 

@@ -16,7 +16,7 @@ from countersign.controller.pools import device_news
 from countersign.controller.reconcile import Reconciler
 from countersign.controller.servers import Audiences
 from countersign.controller.view import View
-from countersign.kube import DEVICES, EventRecorder, Kube, KubeError, Leader, Resource
+from countersign.kube import DEVICES, SERVICE_ACCOUNTS, EventRecorder, Kube, KubeError, Leader, Resource
 
 if TYPE_CHECKING:
     from countersign.controller.plan import Notice
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["LEASE", "ProcessContext"]
 
 LEASE: Final = "countersign-operator"
+ACCOUNT: Final = "countersign-operator"
 _RESYNC: Final = 300.0
 _RETRY: Final = 2.0
 _WAITING: Final = 256
@@ -94,7 +95,16 @@ class ProcessContext:
     async def lead(self) -> None:
         """Wait until the view is complete, then do the leader's work whenever the Lease is ours, until cancelled."""
         await self.complete.wait()
+        self.leader.owner = self._account()
         await self.leader.run(self._work)
+
+    def _account(self) -> dict[str, Any] | None:
+        """Refer to our own ServiceAccount: the Lease goes with it when the release is uninstalled."""
+        found = self.view.get(SERVICE_ACCOUNTS, ACCOUNT, self.settings.namespace)
+        if found is None:
+            return None
+        kind = {"apiVersion": SERVICE_ACCOUNTS.api_version, "kind": SERVICE_ACCOUNTS.kind}
+        return {**kind, "name": ACCOUNT, "uid": found["metadata"]["uid"]}
 
     def faults(self) -> list[str]:
         """Return why this process is not ready; nothing if it is. A replica that waits for its turn is ready."""

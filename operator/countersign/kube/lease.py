@@ -40,7 +40,7 @@ class Leader:
 
     ``life`` is the Lease's duration, ``deadline`` how long a leader works without a renewal that succeeded, ``every`` the
     time between two attempts; all in seconds, each well below the one before. What the work still does after its
-    cancellation must fit into ``life - deadline``.
+    cancellation must fit into ``life - deadline``. ``owner`` is the owner reference of the Lease: it goes when that goes.
     """
 
     kube: Kube
@@ -51,6 +51,7 @@ class Leader:
     every: float = 2.0
     identity: str = field(default_factory=lambda: f"{socket.gethostname()}_{secrets.token_hex(4)}")
     clock: Clock = field(default_factory=SystemClock)
+    owner: dict[str, Any] | None = None
     leading: bool = field(default=False, init=False)
     _lease: dict[str, Any] = field(default_factory=dict, init=False)
     _seen: tuple[Any, float] = field(default=(None, 0.0), init=False)
@@ -143,15 +144,14 @@ class Leader:
             # Read anew each time: a lost answer to a renewal that succeeded must not look like another's Lease.
             self._lease = await self.kube.get(LEASES, self.name, self.namespace)
         except NotFound:
-            meta = {"name": self.name, "namespace": self.namespace}
+            meta = self._owned({"name": self.name, "namespace": self.namespace})
             fresh = {"apiVersion": LEASES.api_version, "kind": LEASES.kind, "metadata": meta}
             self._lease = await self.kube.create(LEASES, {**fresh, "spec": self._spec({})})
         else:
             if not self._may_take():
                 return False
-            self._lease = await self.kube.replace(
-                LEASES, {**self._lease, "spec": self._spec(self._lease.get("spec") or {})}
-            )
+            meta, spec = self._owned(self._lease["metadata"]), self._spec(self._lease.get("spec") or {})
+            self._lease = await self.kube.replace(LEASES, {**self._lease, "metadata": meta, "spec": spec})
         self._renewed = began
         return True
 
@@ -165,6 +165,9 @@ class Leader:
         return (
             not holder or holder == self.identity or now - self._seen[1] > spec.get("leaseDurationSeconds", self.life)
         )
+
+    def _owned(self, meta: dict[str, Any]) -> dict[str, Any]:
+        return meta if self.owner is None else {**meta, "ownerReferences": [self.owner]}
 
     def _spec(self, old: dict[str, Any]) -> dict[str, Any]:
         now = _micro(self.clock.now())
