@@ -96,7 +96,16 @@ class Machine:
         values = ["--set", f"webhook.url={self.layout.admission_url}", "--set", "image.pullPolicy=Never"]
         values += ["--set", f"image.tag={IMAGE.rpartition(':')[2]}"]
         chart = str(self.root / "charts" / "countersign")
-        command = [str(self.plane.binaries.helm), "template", "countersign", chart, "--namespace", SYSTEM, *values]
+        command = [
+            str(self.plane.binaries.helm),
+            "template",
+            "countersign",
+            chart,
+            "--skip-tests",
+            "--namespace",
+            SYSTEM,
+            *values,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         if done.returncode:
             raise KubectlError(f"helm template: {done.stderr.strip()}")
