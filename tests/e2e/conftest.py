@@ -1,4 +1,4 @@
-"""The cluster that ``make e2e`` has brought up, and the figures that the tests print at the end."""
+"""The cluster that ``make e2e`` has brought up, or one for the short form in ``make test``; and the figures that tests print."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import uuid
 from typing import TYPE_CHECKING
 
 import pytest
-from support import real_cluster
+from support import e2e, real_cluster
+
+from countersign.devcluster import state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -14,12 +16,20 @@ if TYPE_CHECKING:
     from support.real_cluster import RealCluster
 
 _FIGURES = pytest.StashKey[list[str]]()
+_BRINGING_UP = 600
 
 
+def _ours(item: pytest.Item) -> bool:
+    return "e2e" in item.path.parts
+
+
+@pytest.hookimpl(tryfirst=True)  # before marks are selected by
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "e2e" in item.path.parts:
+        if _ours(item):
             item.add_marker(pytest.mark.e2e)
+            item.add_marker(pytest.mark.timeout(_BRINGING_UP))
+    items.sort(key=_ours)  # last: a cluster that runs beside them would make all others slower
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -40,11 +50,26 @@ def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
 
 @pytest.fixture(scope="session")
-def cluster() -> RealCluster:
-    """The cluster, with Countersign installed."""
+def cluster(request: pytest.FixtureRequest) -> Iterator[RealCluster]:
+    """The cluster, with Countersign installed; one that is not there yet is brought up and taken away again."""
+    if reason := real_cluster.cannot():
+        pytest.skip(reason)
     found = real_cluster.find()
-    assert found is not None, "no cluster runs: `make e2e` starts it and then these tests"
-    return found
+    if found is not None:
+        yield found
+        return
+    assert real_cluster.why_not() is None, real_cluster.why_not()
+    terminal = request.config.get_terminal_writer()
+
+    def say(line: str) -> None:
+        terminal.line()
+        terminal.write(f"==> {line}")
+
+    with state.single(real_cluster.RUN):
+        try:
+            yield e2e.up(say)
+        finally:
+            real_cluster.down()
 
 
 @pytest.fixture

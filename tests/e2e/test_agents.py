@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.agents import Agents
 from support.install import NAMESPACE as SYSTEM
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from support.real_cluster import RealCluster
 
@@ -20,71 +21,22 @@ HERE = Path(__file__).parent
 SPACE = "e2e-agents"
 TPM = "countersign.dev/tpm"
 
-
-class Agents:
-    """The namespace with the agents of ``agents.yaml``."""
-
-    def __init__(self, cluster: RealCluster) -> None:
-        self.cluster = cluster
-
-    def kubectl(self, *words: str, check: bool = True) -> str:
-        return self.cluster.kubectl("-n", SPACE, *words, check=check)
-
-    def get(self, *words: str) -> Any:
-        return self.cluster.get("-n", SPACE, *words)
-
-    def pod(self, app: str) -> dict[str, Any]:
-        found = self.get("pods", "-l", f"app={app}")["items"]
-        assert len(found) == 1
-        return dict(found[0])
-
-    def instance(self, app: str) -> dict[str, Any]:
-        """Return the instance of the pod of ``app``, which has exactly one."""
-        uid = self.pod(app)["metadata"]["uid"]
-        found = [each for each in self.get("agentinstances")["items"] if each["spec"]["pod"]["uid"] == uid]
-        assert len(found) == 1
-        return dict(found[0])
-
-    def run(self, app: str, *words: str, container: str | None = None) -> str:
-        name = self.pod(app)["metadata"]["name"]
-        return self.kubectl("exec", name, "-c", container or app, "--", *words, check=False)
-
-    def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
-        """Let the agent call a tool from inside its container."""
-        return dict(json.loads(self.run("agent", "python", "/srv/call.py", tool, json.dumps(arguments))))
-
-    def captured(self) -> list[str]:
-        """Return every request that reached the tool server, as a thief there would have it."""
-        return self.run("tools", "cat", "/tmp/captures", container="server").splitlines()
+pytestmark = pytest.mark.short
 
 
 @pytest.fixture(scope="module")
-def agents(cluster: RealCluster, figure: Callable[[str], None]) -> Agents:
+def agents(cluster: RealCluster, figure: Callable[[str], None]) -> Iterator[Agents]:
     """The agents, started from nothing: the agent Ready, the job done, the runner past its step."""
-    cluster.kubectl("delete", "namespace", SPACE, "--ignore-not-found", "--timeout=120s")
-    image = cluster.get("-n", SYSTEM, "deployment", "countersign-webhook")["spec"]["template"]["spec"]["containers"][0][
-        "image"
-    ]
-    manifests = (HERE / "agents.yaml").read_text().replace("NAMESPACE", SPACE).replace("IMAGE", image)
-    space, rest = manifests.split("\n---\n", 1)
-    cluster.apply(space)
-    files = [f"--from-file={HERE / 'pods' / name}" for name in ("server.py", "call.py", "replay.py")]
-    cluster.kubectl("-n", SPACE, "create", "configmap", "programs", *files)
-    found = Agents(cluster)
-    deadline = time.monotonic() + 30
-    while "countersign-trust" not in found.kubectl("get", "configmaps", "-o", "name"):
-        assert time.monotonic() < deadline, "the operator wrote no countersign-trust"
-        time.sleep(0.2)
-    identities, shapes = rest.split("# The agent stays", 1)
-    cluster.apply(identities)
-    found.kubectl("rollout", "status", "deployment/tools", "--timeout=90s")
+    found = Agents(cluster, SPACE)
+    found.prepare()
     began = time.monotonic()
-    cluster.apply("# " + shapes)
+    found.start("agent", "job", "runner")
     found.kubectl("rollout", "status", "deployment/agent", "--timeout=90s")
     figure(f"agent Deployment Ready, TPM, attestation and certificate: {time.monotonic() - began:.1f} s")
     found.kubectl("wait", "--for=condition=Complete", "job/job", "--timeout=90s")
     found.kubectl("wait", "--for=condition=Ready", "pod/runner", "--timeout=90s")
-    return found
+    yield found
+    found.delete()
 
 
 @pytest.mark.parametrize("app", ["agent", "job", "runner"])
@@ -134,26 +86,6 @@ def test_a_captured_call_sent_again_from_another_pod_is_refused(agents: Agents) 
     program = (HERE / "pods" / "replay.py").read_text().replace("sys.stdin.read()", repr(line))
     words = ("exec", name, "-c", "runner", "--", "python", "-c", program, f"tools.{SPACE}.svc:8000")
     assert json.loads(agents.kubectl(*words)) == [401, "proof.replayed"]
-
-
-def test_the_agents_container_holds_neither_token_nor_tpm(agents: Agents) -> None:
-    program = """
-import json, os, pathlib
-places = ["/run/countersign", "/var/run/countersign", "/var/run/secrets", "/dev/tpm0", "/dev/tpmrm0"]
-words = []
-for each in pathlib.Path("/proc").glob("[0-9]*"):
-    try:
-        words.append((each / "cmdline").read_bytes().decode().replace("\\0", " "))
-    except OSError:
-        pass
-print(json.dumps({"places": [each for each in places if os.path.exists(each)],
-    "environment": sorted(name for name in os.environ if "TPM" in name or "TCTI" in name or "TOKEN" in name or "COUNTERSIGN" in name),
-    "signer": [each for each in words if "signer" in each and "import json" not in each]}))
-"""
-    said = json.loads(agents.run("agent", "python", "-c", program))
-    assert said == {"places": [], "environment": ["COUNTERSIGN_URL"], "signer": []}
-    signers = agents.run("agent", "ls", "/run/countersign/tpm", container="countersign-signer")
-    assert "tpm.sock" in signers  # where it is, so that the absence above says something
 
 
 def test_the_pods_token_is_refused_beside_the_other_nodes_tpm(agents: Agents, tmp_path: Path) -> None:

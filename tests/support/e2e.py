@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
-from support import fleet, install, real_cluster
+from support import fleet, image, install, real_cluster
 
-from countersign.devcluster import state
+from countersign.devcluster import find_or_build, find_or_build_node, state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from support.real_cluster import RealCluster
+
+
+def up(say: Callable[[str], None]) -> RealCluster:
+    """Return the cluster with this tree's Countersign installed and every TPM approved."""
+    cluster = real_cluster.up(say)
+    install.install(cluster, say)
+    fleet.approve(cluster, say)
+    return cluster
 
 
 def _say(line: str) -> None:
@@ -14,7 +28,11 @@ def _say(line: str) -> None:
 
 
 def main(verb: str) -> int:
-    """Do ``up`` or ``down``; 1 where this machine cannot."""
+    """Do ``up``, ``down``, or ``prepare`` what ``up`` needs; 1 where this machine cannot. ``able`` only tells whether it can."""
+    if verb == "able":
+        if reason := real_cluster.cannot():
+            _say(f"no real nodes here, and their tests are skipped: {reason}")
+        return 1 if reason else 0
     if verb == "down":
         with state.single(real_cluster.RUN):
             real_cluster.down()
@@ -24,9 +42,12 @@ def main(verb: str) -> int:
         print(f"make e2e: {reason}", file=sys.stderr)
         return 1
     with state.single(real_cluster.RUN):
-        cluster = real_cluster.up(_say)
-        install.install(cluster, _say)
-        fleet.approve(cluster, _say)
+        if verb == "prepare":
+            find_or_build(_say)
+            find_or_build_node(_say)
+            image.build(_say)
+        else:
+            up(_say)
     return 0
 
 

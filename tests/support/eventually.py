@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,3 +18,12 @@ async def eventually(condition: Callable[[], bool], what: str, seconds: float = 
                 await asyncio.sleep(0.01)
     except TimeoutError:
         raise AssertionError(f"after {seconds:g} s still not: {what}") from None
+
+
+def until(condition: Callable[[], bool], what: str, seconds: float = 90.0) -> float:
+    """Wait for ``condition`` without a loop of events; return how many seconds it took."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < seconds, f"after {seconds:g} s still not: {what}"
+        time.sleep(0.1)
+    return time.monotonic() - began

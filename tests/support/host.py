@@ -28,6 +28,12 @@ def cgroup_v1() -> bool:
     return (_CGROUPS / "memory" / "memory.limit_in_bytes").exists() or (_CGROUPS / "cpuset" / "cpuset.cpus").exists()
 
 
+def may_make_namespaces() -> bool:
+    """True where this root may make what a node is made of."""
+    words = ["unshare", "--mount", "--net", "--uts", "--ipc", "--pid", "--fork", "--mount-proc", "true"]
+    return subprocess.run(words, capture_output=True, check=False, timeout=30).returncode == 0
+
+
 def make_bridge() -> None:
     """Make the bridge on which the API server listens. Raises if it is there: another run's, or a crash's."""
     run("ip", "link", "add", BRIDGE, "type", "bridge")

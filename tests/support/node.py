@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,6 +73,19 @@ class Node:
             except OSError:
                 continue
         return None
+
+    def kill_container(self, identity: str) -> None:
+        """Kill every process of a container at once; kubelet starts it again. ``identity`` is as a pod's status has it."""
+        name = identity.rpartition("//")[2]
+        assert name
+        for place in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if f"/{name}\n" in (place / "cgroup").read_text():
+                    os.kill(int(place.name), signal.SIGKILL)
+
+    def disk(self, path: str) -> Path:
+        """Return where this machine has the node's ``/var/lib/path``, also while the node is dead."""
+        return self.directory / "layers" / "var" / "lib" / "upper" / path
 
     def import_image(self, archive: Path) -> None:
         """Load an image archive into containerd, for kubelet to find."""

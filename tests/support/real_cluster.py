@@ -40,17 +40,32 @@ _PACKAGES = {
 }
 
 
-def why_not() -> str | None:
-    """Return why this machine cannot run nodes, as one sentence with the command to run; ``None`` if it can."""
-    if os.geteuid() != 0:
-        return "real nodes need root: their namespaces, cgroups and mounts are the kernel's"
+def _missing() -> list[str]:
     missing = [package for package, program in _PACKAGES.items() if shutil.which(program) is None]
     if not Path("/usr/lib/cni/ptp").exists():
         missing.append("containernetworking-plugins")
-    if missing:
-        return f"Debian packages are missing: apt-get install -y --no-install-recommends {' '.join(sorted(missing))}"
+    return sorted(missing)
+
+
+def cannot() -> str | None:
+    """Return why this machine can have no nodes, whatever ``make`` installs; ``None`` if it can."""
+    if os.geteuid() != 0:
+        return "real nodes need root: their namespaces, cgroups and mounts are the kernel's"
     if not host.cgroup_v1():
         return "this machine has cgroup v2 alone, where the nodes were not tried: use kind (kind-config.yaml)"
+    if not host.may_make_namespaces():
+        return "this root may not make namespaces and mounts, as in a container: real nodes need a machine of their own"
+    if _missing() and shutil.which("apt-get") is None:
+        return f"these programs' packages are missing, and there is no apt-get: {' '.join(_missing())}"
+    return None
+
+
+def why_not() -> str | None:
+    """Return why this machine cannot run nodes now, as one sentence with the command to run; ``None`` if it can."""
+    if reason := cannot():
+        return reason
+    if missing := _missing():
+        return f"Debian packages are missing: apt-get install -y --no-install-recommends {' '.join(missing)}"
     return None
 
 
@@ -83,6 +98,11 @@ class RealCluster:
         file = self.directory / "apply.yaml"
         file.write_text(manifests)
         self.kubectl("apply", "--server-side", "--force-conflicts", "-f", file)
+
+    def ready(self, node: Node) -> bool:
+        """Tell whether the cluster takes ``node`` for Ready."""
+        conditions = self.get("node", node.name)["status"]["conditions"]
+        return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
     def tpms(self, node: Node) -> int:
         """Return how many TPMs kubelet could hand out on ``node``."""

@@ -1,0 +1,141 @@
+"""What the agents that never stop calling have seen, read from the nodes' disks: no API server is asked for it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from support.eventually import until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from support.agents import Agents
+    from support.node import Node
+
+ALLOWED = frozenset({"read", "pay"})
+"""What ``pods/stream.py`` calls these is allowed by policy; everything else it does must never be."""
+NEVER_FINAL = frozenset(
+    {
+        "nonce.invalid",
+        "nonce.expired",
+        "replay.store_reset",
+        "token.kid",
+        "token.expired",
+        "environment.attestation_stale",
+    }
+)
+"""Refusals after which the signer asks again by itself (wire.md, section 4): an agent never sees one."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of an agent: what it was for, what came of it (``allowed``, ``refused``, ``failed``), and when."""
+
+    kind: str
+    tool: str
+    arguments: dict[str, Any]
+    answer: str
+    code: str
+    decision: str
+    began: float
+    ended: float
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One agent: its node and its pod."""
+
+    node: Node
+    pod: dict[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        """Its ``/work``."""
+        return volume(self.node, self.pod, "work")
+
+    def calls(self) -> list[Call]:
+        """Return every call that has ended, in order."""
+        fields = Call.__dataclass_fields__
+        return [Call(**{name: each[name] for name in fields}) for each in lines(self.folder / "calls.jsonl")]
+
+
+def volume(node: Node, pod: dict[str, Any], name: str) -> Path:
+    """Return where this machine has the emptyDir ``name`` of ``pod``."""
+    uid = pod["metadata"]["uid"]
+    return node.directory / "kubelet" / "pods" / uid / "volumes" / "kubernetes.io~empty-dir" / name
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    """Return the lines of JSON that are written to their end."""
+    whole = file.read_bytes().rpartition(b"\n")[0]
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+class Streams:
+    """The agents of a DaemonSet ``stream``, one on each node."""
+
+    def __init__(self, agents: Agents) -> None:
+        by_name = {node.name: node for node in agents.cluster.nodes}
+        self.agents = agents
+        self.all = [Stream(by_name[pod["spec"]["nodeName"]], pod) for pod in agents.pods("stream")]
+
+    def calls(self, since: float = 0.0, nodes: Iterable[str] | None = None) -> list[Call]:
+        """Return the calls that began after ``since``, of the agents on ``nodes``."""
+        wanted = None if nodes is None else set(nodes)
+        chosen = [each for each in self.all if wanted is None or each.node.name in wanted]
+        return [call for each in chosen for call in each.calls() if call.began > since]
+
+    def flow(self, since: float, each: int = 5, seconds: float = 120.0) -> None:
+        """Wait until every agent had ``each`` calls allowed that began after ``since``."""
+
+        def flows() -> bool:
+            return all(
+                sum(call.answer == "allowed" for call in self.calls(since, [one.node.name])) >= each for one in self.all
+            )
+
+        until(flows, "every agent's calls are allowed again", seconds)
+
+    def hold(self) -> None:
+        """Let every agent end its call and begin no other."""
+        for each in self.all:
+            (each.folder / "hold").touch()
+        until(lambda: all((each.folder / "held").exists() for each in self.all), "the agents pause", 60)
+
+    def go_on(self) -> None:
+        """Let them call again."""
+        for each in self.all:
+            (each.folder / "held").unlink(missing_ok=True)
+            (each.folder / "hold").unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a failure did to the calls that policy allows: how many there were, which failed, and until when."""
+
+    made: int
+    failed: Counter[str]
+    recovered: float
+
+    @classmethod
+    def of(cls, calls: list[Call], killed: float) -> Outcome:
+        """Look at calls that ended after ``killed``; ``recovered`` is seconds from there to the end of the last failure."""
+        ours = [call for call in calls if call.kind in ALLOWED and call.ended > killed]
+        failed = [call for call in ours if call.answer != "allowed"]
+        last = max((call.ended for call in failed), default=killed)
+        return cls(len(ours), Counter(call.code for call in failed), last - killed)
+
+    def __str__(self) -> str:
+        if not self.failed:
+            return f"none of {self.made} allowed calls failed"
+        codes = ", ".join(f"{count} {code}" for code, count in sorted(self.failed.items()))
+        return f"{sum(self.failed.values())} of {self.made} allowed calls failed ({codes}), all before {self.recovered:.1f} s"
+
+
+def now() -> float:
+    """Return the time as the agents write it; nodes and this machine have one clock."""
+    return time.time()
