@@ -29,6 +29,18 @@ SPACE = "e2e-chaos"
 SIGNER_METRICS = 7081
 # For whom no allowed call may fail: what is killed takes no part in a call.
 NOBODY, ALL = (), ("node-a", "node-b")
+# Without the API server the webhook decides by what it knows for so long at least: 30 s since its last contact, and a watch
+# that is quiet has one every 15 s.
+KNOWS = 10.0
+# How a call may fail: no decision, no tool server, or the agent itself was cut off.
+FAIL_CLOSED = {
+    "decide.unavailable",
+    "http.502",
+    "ConnectionRefusedError",
+    "ConnectionResetError",
+    "RemoteDisconnected",
+    "TimeoutError",
+}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +48,6 @@ def streams(cluster: RealCluster) -> Iterator[Streams]:
     agents = Agents(cluster, SPACE)
     agents.prepare()
     agents.start("stream")
-    agents.kubectl("rollout", "status", "daemonset/stream", "--timeout=120s")
     found = Streams(agents)
     found.flow(0)
     yield found
@@ -83,7 +94,7 @@ def kill_kubelet(cluster: RealCluster) -> Callable[[], bool]:
 
 def survive(
     streams: Streams, what: str, kill: Callable[[], Callable[[], bool]], unharmed: tuple[str, ...], figure: Figure
-) -> None:
+) -> Outcome:
     """Kill something, wait until it and every agent's calls are back, and say what that did to the calls."""
     began = now()
     streams.flow(began)
@@ -91,10 +102,14 @@ def survive(
     back = kill()
     until(back, f"{what} is back", 180)
     ready = now()
+    streams.renew()
     streams.flow(ready)
-    figure(f"{what} killed during calls: back after {ready - killed:.1f} s; {Outcome.of(streams.calls(began), killed)}")
+    outcome = Outcome.of(streams.calls(began), killed)
+    figure(f"{what} killed during calls: back after {ready - killed:.1f} s; {outcome}")
     assert not Outcome.of(streams.calls(began, unharmed), killed).failed
+    assert set(outcome.failed) <= FAIL_CLOSED
     assert_no_wrong_yes(streams)
+    return outcome
 
 
 def assert_no_wrong_yes(streams: Streams) -> None:
@@ -127,7 +142,9 @@ def test_calls_while_another_process_of_ours_is_killed(
 
 
 def test_calls_while_the_api_server_is_killed(streams: Streams, cluster: RealCluster, figure: Figure) -> None:
-    survive(streams, "API server", lambda: kill_api_server(cluster), ALL, figure)
+    outcome = survive(streams, "API server", lambda: kill_api_server(cluster), NOBODY, figure)
+    assert not outcome.failed or outcome.first > KNOWS
+    assert set(outcome.failed) <= {"decide.unavailable"}
 
 
 def test_calls_while_a_kubelet_is_killed(streams: Streams, cluster: RealCluster, figure: Figure) -> None:
@@ -155,33 +172,28 @@ def counted(pod: dict[str, Any]) -> Counter[str]:
     return Counter({code: int(float(count)) for code, count in found})
 
 
+def power_cut(streams: Streams, lost: Node) -> Callable[[], bool]:
+    """Cut a node's power, and boot it when the cluster has noticed."""
+    cluster = streams.agents.cluster
+    lost.kill()
+    until(lambda: not cluster.ready(lost), "the cluster notices")
+    streams.read()  # what its agents have written to their end
+    cluster.reboot(lost)
+    return lambda: cluster.ready(lost)
+
+
 def test_calls_while_a_node_loses_its_power(streams: Streams, cluster: RealCluster, figure: Figure) -> None:
     lost, other = cluster.nodes[1], cluster.nodes[0]
-
-    def power_cut() -> Callable[[], bool]:
-        lost.kill()
-        until(lambda: not cluster.ready(lost), "the cluster notices")
-        cluster.reboot(lost)
-        return lambda: cluster.ready(lost)
-
-    survive(streams, f"{lost.name} (an agent's)", power_cut, (other.name,), figure)
+    survive(streams, f"{lost.name} (an agent's)", lambda: power_cut(streams, lost), (other.name,), figure)
 
 
 def test_calls_while_the_node_of_the_webhook_and_its_log_loses_its_power(
     streams: Streams, cluster: RealCluster, figure: Figure
 ) -> None:
     lost = cluster.nodes[0]
-    assert {pod["spec"]["nodeName"] for process in ("webhook", "authority") for pod in pods(cluster, process)} == {
-        lost.name
-    }
-
-    def power_cut() -> Callable[[], bool]:
-        lost.kill()
-        until(lambda: not cluster.ready(lost), "the cluster notices")
-        cluster.reboot(lost)
-        return lambda: cluster.ready(lost)
-
-    survive(streams, f"{lost.name} (the webhook's and the authority's)", power_cut, NOBODY, figure)
+    places = {pod["spec"]["nodeName"] for process in ("webhook", "authority") for pod in pods(cluster, process)}
+    assert places == {lost.name}
+    survive(streams, f"{lost.name} (the webhook's, the authority's)", lambda: power_cut(streams, lost), NOBODY, figure)
 
 
 @pytest.mark.short
@@ -205,21 +217,23 @@ def test_no_record_is_lost_and_each_yes_was_policys(streams: Streams, cluster: R
     issued = {records.decision_of(token.removeprefix("Countersign ")) for token in tokens}
     assert issued <= found.keys()
     assert all(records.allows(found[each]) for each in issued)
-    good = {records.args_of(call.arguments) for call in calls if call.kind in ALLOWED}
-    evil = {records.args_of(call.arguments) for call in calls if call.kind not in ALLOWED and call.tool == "pay"}
-    instances = {f"{SPACE}/{streams.agents.instance_of(each.pod)['metadata']['name']}" for each in streams.all}
-    yes = [each for each in found.values() if each["actor"].get("app_uid") in instances and records.allows(each)]
-    tools_called = [each for each in yes if each["api"]["operation"] == "tools/call"]
-    # What a killed signer or agent never wrote down is not in the streams; policy's own words are in the record.
-    assert {each["unmapped"]["countersign"]["args"] for each in tools_called}.isdisjoint(evil)
-    assert {each["unmapped"]["countersign"]["rule"] for each in tools_called} == {"read", "pay-little"}
+    # Whatever an agent did not live to write down: the log has it, and only what policy allows has a yes.
+    ours = [each for each in found.values() if each["time"] > streams.began * 1000 and in_space(each)]
+    yes = [each["unmapped"]["countersign"] for each in ours if records.allows(each) and is_call(each)]
+    evil = {records.args_of(call.arguments) for call in calls if call.kind == "pay-much"}
+    assert {each["args"] for each in yes}.isdisjoint(evil)
+    assert {each["rule"] for each in yes} == {"read", "pay-little"}
     report = records.verified(cluster)
     assert report.ok, report.faults
-    stolen = thefts(streams)
-    kinds = Counter(theft["code"] for theft in stolen)
-    figure(
-        f"chaos: {len(calls)} calls through signers, {len(ran)} ran, {len(tools_called)} allowed in the log "
-        f"({len([1 for each in tools_called if each['unmapped']['countersign']['args'] not in good])} that no agent lived to "
-        f"write down); {report.records} records, chain whole; {len(stolen)} requests sent again: {dict(kinds)}"
-    )
+    codes = Counter(theft["code"] for theft in thefts(streams))
+    figure(f"calls through signers: {len(calls)} that agents know of, {len(yes)} allowed in the log, {len(ran)} ran")
+    figure(f"audit log: {report.records} records, chain and heads whole; sent again by a thief: {dict(codes)}")
     streams.go_on()
+
+
+def in_space(record: dict[str, Any]) -> bool:
+    return str(record["actor"].get("app_uid")).startswith(f"{SPACE}/")
+
+
+def is_call(record: dict[str, Any]) -> bool:
+    return bool(record["api"]["operation"] == "tools/call")

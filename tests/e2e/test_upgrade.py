@@ -74,7 +74,6 @@ def test_an_upgrade_fails_no_call_and_every_instance_stays(
     agents = Agents(cluster, SPACE)
     agents.prepare()
     agents.start("stream")
-    agents.kubectl("rollout", "status", "daemonset/stream", "--timeout=120s")
     streams = Streams(agents)
     began = now()
     streams.flow(0)

@@ -19,8 +19,8 @@ _COMMON = {"Namespace", "ToolServer", "ToolPolicy", "Service"}
 
 def image_of(cluster: RealCluster) -> str:
     """Return the image that runs as the webhook, which is the product's."""
-    found = cluster.get("-n", SYSTEM, "deployment,statefulset", "-l", "app.kubernetes.io/component=webhook")["items"]
-    return str(found[0]["spec"]["template"]["spec"]["containers"][0]["image"])
+    found = cluster.get("-n", SYSTEM, "pods", "-l", "app.kubernetes.io/component=webhook")["items"]
+    return str(found[0]["spec"]["containers"][0]["image"])
 
 
 class Agents:

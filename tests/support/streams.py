@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -80,15 +81,32 @@ class Streams:
     """The agents of a DaemonSet ``stream``, one on each node."""
 
     def __init__(self, agents: Agents) -> None:
-        by_name = {node.name: node for node in agents.cluster.nodes}
-        self.agents = agents
-        self.all = [Stream(by_name[pod["spec"]["nodeName"]], pod) for pod in agents.pods("stream")]
+        self.agents, self.began = agents, time.time()
+        self._seen: dict[str, tuple[Stream, list[Call]]] = {}
+        self.renew()
+
+    def renew(self) -> None:
+        """Look who the agents are now: a node that was away comes back with other pods, if theirs had a device."""
+        self.agents.kubectl("rollout", "status", "daemonset/stream", "--timeout=180s")
+        by_name = {node.name: node for node in self.agents.cluster.nodes}
+        pods = [pod for pod in self.agents.pods("stream") if pod["status"]["phase"] == "Running"]
+        self.all = [Stream(by_name[pod["spec"]["nodeName"]], pod) for pod in pods]
+        assert len(self.all) == len(by_name)
+        self.read()
+
+    def read(self) -> None:
+        """Remember what has been written: the folder of a pod goes with it."""
+        known = {uid: each for uid, (each, _) in self._seen.items()}
+        for uid, each in {**known, **{one.pod["metadata"]["uid"]: one for one in self.all}}.items():
+            with suppress(FileNotFoundError):
+                self._seen[uid] = each, each.calls()
 
     def calls(self, since: float = 0.0, nodes: Iterable[str] | None = None) -> list[Call]:
         """Return the calls that began after ``since``, of the agents on ``nodes``."""
+        self.read()
         wanted = None if nodes is None else set(nodes)
-        chosen = [each for each in self.all if wanted is None or each.node.name in wanted]
-        return [call for each in chosen for call in each.calls() if call.began > since]
+        chosen = [calls for each, calls in self._seen.values() if wanted is None or each.node.name in wanted]
+        return [call for calls in chosen for call in calls if call.began > since]
 
     def flow(self, since: float, each: int = 5, seconds: float = 120.0) -> None:
         """Wait until every agent had ``each`` calls allowed that began after ``since``."""
@@ -115,25 +133,26 @@ class Streams:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a failure did to the calls that policy allows: how many there were, which failed, and until when."""
+    """What a failure did to the calls that policy allows: how many there were, which failed, from when and until when."""
 
     made: int
     failed: Counter[str]
+    first: float
     recovered: float
 
     @classmethod
     def of(cls, calls: list[Call], killed: float) -> Outcome:
-        """Look at calls that ended after ``killed``; ``recovered`` is seconds from there to the end of the last failure."""
+        """Look at calls that ended after ``killed``; ``first`` and ``recovered`` are seconds from there to failures' ends."""
         ours = [call for call in calls if call.kind in ALLOWED and call.ended > killed]
         failed = [call for call in ours if call.answer != "allowed"]
-        last = max((call.ended for call in failed), default=killed)
-        return cls(len(ours), Counter(call.code for call in failed), last - killed)
+        ends = [call.ended - killed for call in failed]
+        return cls(len(ours), Counter(call.code for call in failed), min(ends, default=0.0), max(ends, default=0.0))
 
     def __str__(self) -> str:
         if not self.failed:
             return f"none of {self.made} allowed calls failed"
         codes = ", ".join(f"{count} {code}" for code, count in sorted(self.failed.items()))
-        return f"{sum(self.failed.values())} of {self.made} allowed calls failed ({codes}), all before {self.recovered:.1f} s"
+        return f"{sum(self.failed.values())} of {self.made} allowed calls failed ({codes}), from {self.first:.1f} to {self.recovered:.1f} s"
 
 
 def now() -> float:
