@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from support.agents import Agents
     from support.node import Node
 
+_PATIENCE = 300.0
 ALLOWED = frozenset({"read", "pay"})
 """What ``pods/stream.py`` calls these is allowed by policy; everything else it does must never be."""
 NEVER_FINAL = frozenset(
@@ -65,6 +66,11 @@ class Stream:
         return [Call(**{name: each[name] for name in fields}) for each in lines(self.folder / "calls.jsonl")]
 
 
+def _ready(pod: dict[str, Any]) -> bool:
+    conditions = pod["status"].get("conditions", [])
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+
 def volume(node: Node, pod: dict[str, Any], name: str) -> Path:
     """Return where this machine has the emptyDir ``name`` of ``pod``."""
     uid = pod["metadata"]["uid"]
@@ -82,17 +88,15 @@ class Streams:
 
     def __init__(self, agents: Agents) -> None:
         self.agents, self.began = agents, time.time()
+        self.all: list[Stream] = []
         self._seen: dict[str, tuple[Stream, list[Call]]] = {}
-        self.renew()
 
-    def renew(self) -> None:
-        """Look who the agents are now: a node that was away comes back with other pods, if theirs had a device."""
-        self.agents.kubectl("rollout", "status", "daemonset/stream", "--timeout=180s")
-        by_name = {node.name: node for node in self.agents.cluster.nodes}
-        pods = [pod for pod in self.agents.pods("stream") if pod["status"]["phase"] == "Running"]
-        self.all = [Stream(by_name[pod["spec"]["nodeName"]], pod) for pod in pods]
-        assert len(self.all) == len(by_name)
-        self.read()
+    def _look(self) -> bool:
+        """See who the agents are now: a node that was away may have other pods. True if each node has one that is Ready."""
+        nodes = {node.name: node for node in self.agents.cluster.nodes}
+        pods = [pod for pod in self.agents.pods("stream") if _ready(pod)]
+        self.all = [Stream(nodes[pod["spec"]["nodeName"]], pod) for pod in pods]
+        return len(self.all) == len(nodes)
 
     def read(self) -> None:
         """Remember what has been written: the folder of a pod goes with it."""
@@ -108,11 +112,11 @@ class Streams:
         chosen = [calls for each, calls in self._seen.values() if wanted is None or each.node.name in wanted]
         return [call for calls in chosen for call in calls if call.began > since]
 
-    def flow(self, since: float, each: int = 5, seconds: float = 120.0) -> None:
+    def flow(self, since: float, each: int = 5, seconds: float = _PATIENCE) -> None:
         """Wait until every agent had ``each`` calls allowed that began after ``since``."""
 
         def flows() -> bool:
-            return all(
+            return self._look() and all(
                 sum(call.answer == "allowed" for call in self.calls(since, [one.node.name])) >= each for one in self.all
             )
 
