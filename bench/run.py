@@ -47,7 +47,9 @@ def _arguments() -> argparse.Namespace:
         epilog="Examples:  make bench   ·   make bench ONLY=decisions   ·   bench/run.py --rounds 2 --write /dev/null",
     )
     parser.add_argument("--rounds", type=int, default=15, help="turns that each case takes (default 15)")
-    parser.add_argument("--write", type=Path, help="where the page goes (default docs/benchmarks.md; nowhere with --only)")
+    parser.add_argument(
+        "--write", type=Path, help="where the page goes (default docs/benchmarks.md; nowhere with --only)"
+    )
     parser.add_argument("--only", choices=_PARTS, nargs="+", help="leave the other parts out, and the page as it is")
     parser.add_argument(
         "--policies", type=int, nargs="+", default=decisions.SIZES, help="sizes for decisions (default 1 to 10,000)"

@@ -112,7 +112,7 @@ class WebhookContext:
             keys=TokenKeys(settings.token_keys),
             notices=notices,
             registry=Registry(source),
-            book=RuleBook(source, metrics, grants=settings.grants, issuer=settings.issuer),
+            book=RuleBook(source, metrics, clock=clock, grants=settings.grants, issuer=settings.issuer),
             recorder=Recorder(audit, seconds=settings.decide.timeout_seconds),
             metrics=metrics,
             # No former_images: what is made now gets this release's signer, also where somebody wrote an older one down.
@@ -183,14 +183,14 @@ class WebhookContext:
         """Return what of the cluster is not known well enough to answer; nothing if all is."""
         if not self.source.synced:
             return ["caches that are not synced yet"]
-        return self.source.stale(self.settings.decide.max_staleness_seconds)
+        most = self.settings.decide.max_staleness_seconds
+        return self.source.stale(most) or (["rules that are not compiled yet"] if self.book.behind(most) else [])
 
     def faults(self) -> list[str]:
         """Return why this process is not ready; nothing if it is."""
         faults = [f"current view of {kind}" for kind in self.stale()]
         if not faults:
-            # Thousands of rules take seconds to compile: that is the probe's to wait for, never the first call's.
-            _ = self.book.rules, self.book.servers
+            _ = self.book.servers  # thousands of schemas are the probe's to wait for, never the first call's
         if not self.audit.ready:
             faults.append("audit log")
         try:
