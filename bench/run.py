@@ -18,6 +18,7 @@ import call
 import decisions
 import floor
 import inside
+import scale
 import stage
 import tpm
 import uvloop
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
-_PARTS = ("call", "inside", "decisions")
+_PARTS = ("call", "inside", "decisions", "scale")
 """What can be measured alone: ``make bench ONLY=decisions``, several with spaces between."""
 _SWITCH_SECONDS = 5e-4
 """As ``countersign signer`` sets it: its parts that are timed in this process run as they do in that one, on uvloop too."""
@@ -54,6 +55,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--policies", type=int, nargs="+", default=decisions.SIZES, help="sizes for decisions (default 1 to 10,000)"
     )
+    parser.add_argument("--pods", type=int, nargs="+", default=scale.SIZES, help="sizes for scale (default 1,000 to 10,000)")
     return parser.parse_args()
 
 
@@ -105,6 +107,8 @@ async def _main() -> None:
             sections += await _in_turns(parts, options.rounds, told)
         if "decisions" in parts:
             sections.insert(1, await decisions.section(options.rounds, told, options.policies))
+        if "scale" in parts:
+            sections.append(await scale.section(told, options.pods))
     page = document(sections, rounds=options.rounds, seconds=time.monotonic() - began, busy=(busy, load()))
     console.print(Markdown(page))
     if place := options.write or (None if options.only else _PAGE):
