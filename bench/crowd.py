@@ -51,7 +51,11 @@ def machine_with_kwok(told: Callable[[str], None]) -> Iterator[Machine]:
             machine.start_processes()
             machine.keeper.stop()  # its kubectl every two seconds would be measured too
             flags = ["--manage-all-nodes=false", "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake"]
-            flags += ["--node-lease-duration-seconds=40", "--enable-crds=", f"--kubeconfig={machine.plane.admin_kubeconfig}"]
+            flags += [
+                "--node-lease-duration-seconds=40",
+                "--enable-crds=",
+                f"--kubeconfig={machine.plane.admin_kubeconfig}",
+            ]
             stages = Path(__file__).with_name("kwok.yaml")
             machine.processes.start("kwok", [program, *flags, f"--config={stages}"], {"HOME": place})
             yield machine
@@ -102,7 +106,9 @@ class Crowd:
         nodes = [{"metadata": {"name": f"node-{number}", "annotations": _FAKE}} for number in range(NODES)]
         await together(self.admin.create(kube.NODES, {"apiVersion": "v1", "kind": "Node", **one}) for one in nodes)
         await self._make(kube.IDENTITY_ISSUERS, "default", {"trustDomain": "agents.example.com", "type": "Embedded"})
-        await self._make(kube.DEVICE_POOLS, "lab", {"assurance": "Virtual", "ekRoots": LocalCA("Bench EK CA").pem.decode()})
+        await self._make(
+            kube.DEVICE_POOLS, "lab", {"assurance": "Virtual", "ekRoots": LocalCA("Bench EK CA").pem.decode()}
+        )
         self.devices = await together(self._device(number) for number in range(NODES))
         labels = {"countersign.dev/injection": "enabled", "countersign.dev/tpm": "allowed"}
         for number in range(NAMESPACES):
@@ -142,7 +148,11 @@ class Crowd:
         self.pods.append({})
         identity = self.identities[number % len(self.identities)]["metadata"]
         meta = {"name": f"pod-{number}", "namespace": identity["namespace"], "labels": {"app": identity["name"]}}
-        container = {"name": "agent", "image": "registry.example.com/agent:1", "env": [{"name": "LOG", "value": "info"}]}
+        container = {
+            "name": "agent",
+            "image": "registry.example.com/agent:1",
+            "env": [{"name": "LOG", "value": "info"}],
+        }
         spec = {
             "serviceAccountName": identity["name"],
             "nodeName": f"node-{number % NODES}",

@@ -55,7 +55,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--policies", type=int, nargs="+", default=decisions.SIZES, help="sizes for decisions (default 1 to 10,000)"
     )
-    parser.add_argument("--pods", type=int, nargs="+", default=scale.SIZES, help="sizes for scale (default 1,000 to 10,000)")
+    parser.add_argument(
+        "--pods", type=int, nargs="+", default=scale.SIZES, help="sizes for scale (default 1,000 to 10,000)"
+    )
     return parser.parse_args()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import re
 import time
@@ -14,7 +15,7 @@ from crowd import Crowd, machine_with_kwok
 from report import Section
 from timing import percentile
 
-from countersign.demo.processes import ProcessError, until
+from countersign.demo.processes import ProcessError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -82,9 +83,15 @@ def _admission(
     mean = (after[1] - before[1]) / max(1.0, count[float("inf")]) * 1e3
     name = f"create a pod, {len(took):,} at {_RATE} a second"
     return [
-        (f"{name}: p50, p99, as the client sees it", f"{percentile(millis, 50):,.1f} ms, {percentile(millis, 99):,.1f} ms"),
+        (
+            f"{name}: p50, p99, as the client sees it",
+            f"{percentile(millis, 50):,.1f} ms, {percentile(millis, 99):,.1f} ms",
+        ),
         (f"{name}: the mutating webhook as the API server sees it: mean", f"{mean:,.1f} ms"),
-        *((f"of these within {bound * 1e3:,.0f} ms", f"{count[bound] / count[float('inf')]:.2%}") for bound in (0.005, 0.025, 0.1)),
+        *(
+            (f"of these within {bound * 1e3:,.0f} ms", f"{count[bound] / count[float('inf')]:.2%}")
+            for bound in (0.005, 0.025, 0.1)
+        ),
     ]
 
 
@@ -96,12 +103,12 @@ def _growth(stages: list[_Stage]) -> list[tuple[str, str]]:
     for name in _PROCESSES:
         shown = ", ".join(
             f"{(after.cpu[name] - before.cpu[name]) / (after.pods - before.pods) * 1e3:,.1f} (to {after.pods:,})"
-            for before, after in zip(stages, stages[1:], strict=False)
+            for before, after in itertools.pairwise(stages)
         )
         facts.append((f"CPU of the {name} for each pod, ms", shown))
     requests = ", ".join(
         f"{(after.requests - before.requests) / (after.pods - before.pods):,.1f} (to {after.pods:,})"
-        for before, after in zip(stages, stages[1:], strict=False)
+        for before, after in itertools.pairwise(stages)
     )
     facts.append(("requests of our processes for each pod", requests))
     settled = ", ".join(f"{stage.seconds:,.0f} s (at {stage.pods:,})" for stage in stages[1:])
@@ -120,7 +127,9 @@ async def _restarted(machine: Machine, crowd: Crowd, name: str, told: Callable[[
     """Kill a process among all its objects, start it, and wait until it is ready."""
     told(f"scale: restart of the {name}")
     ports = machine.layout.ports
-    port = {"operator": ports.operator_health, "webhook": ports.webhook_health, "authority": ports.authority_health}[name]
+    port = {"operator": ports.operator_health, "webhook": ports.webhook_health, "authority": ports.authority_health}[
+        name
+    ]
     machine.processes.kill(name)
     began = time.monotonic()
     machine.start(name)
@@ -128,7 +137,9 @@ async def _restarted(machine: Machine, crowd: Crowd, name: str, told: Callable[[
     ready = time.monotonic() - began
     await _converged(machine, crowd)
     settled = f", settled {time.monotonic() - began:.1f} s" if name == "operator" else ""
-    return [(f"the {name} killed and started: ready after", f"{ready:.1f} s{settled}; PSS {_pss(machine, name):,.0f} MiB")]
+    return [
+        (f"the {name} killed and started: ready after", f"{ready:.1f} s{settled}; PSS {_pss(machine, name):,.0f} MiB")
+    ]
 
 
 async def _converged(machine: Machine, crowd: Crowd) -> None:
@@ -183,7 +194,9 @@ def _waiting(machine: Machine) -> float:
 def _metric(machine: Machine, name: str, *labels: str) -> list[float]:
     """Return the values of a metric of the API server that has these labels."""
     lines = machine.admin.run("get", "--raw", "/metrics").splitlines()
-    return [float(line.split()[-1]) for line in lines if line.startswith(name + "{") and all(one in line for one in labels)]
+    return [
+        float(line.split()[-1]) for line in lines if line.startswith(name + "{") and all(one in line for one in labels)
+    ]
 
 
 def _webhook_admissions(machine: Machine) -> tuple[dict[float, float], float]:

@@ -27,6 +27,7 @@ from countersign.kube import (
     WatchCache,
 )
 from countersign.kube.injection import InjectionSettings
+from countersign.kube.slim import head_only
 from countersign.wire import MemoryReplayCache, Nonces, SharedReplayCache
 from countersign_webhook.decide.facts import Registry
 from countersign_webhook.decide.limit import RateLimit
@@ -141,7 +142,7 @@ class WebhookContext:
             settings.audit.directory, process="webhook", clock=clock, segment_bytes=settings.audit.segment_bytes
         )
         kube = await Kube.connect(settings.kubeconfig)
-        cache = WatchCache(kube, WATCHED, clock=clock)
+        cache = WatchCache(kube, WATCHED, clock=clock, keep={PODS: head_only})  # asked only: is it there
         notices = Notices(EventRecorder(kube, "countersign-webhook"))
         closing = (cache, kube) if store is None else (cache, kube, store)
         context = cls.of(
