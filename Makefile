@@ -65,8 +65,8 @@ contracts: .venv/.ready ## import contracts, and generated files as they would b
 crds: .venv/.ready ## write crds/ and the chart's copy from the models
 	@$(BIN)/countersign crds
 
-bench: setup ## measure, print and write docs/benchmarks.md
-	@$(BIN)/python bench/run.py
+bench: setup ## measure, print and write docs/benchmarks.md (ONLY="decisions …": print these parts alone)
+	@$(BIN)/python bench/run.py $(if $(ONLY),--only $(ONLY))
 
 # What real nodes and images need beside the packages above.
 E2E_PACKAGES := buildah conntrack containerd containernetworking-plugins iproute2 iptables mmdebstrap runc

@@ -113,6 +113,7 @@ async def _decision() -> AsyncIterator[Case]:
     (member,), known = deciding.crew(1)
     with tempfile.TemporaryDirectory(prefix="cs-bench-") as place:
         context, _ = await deciding.context_of(Path(place), known, POLICIES)
+        await context.book.settle()
         app = CallsApp(context)
 
         async def prepare() -> Message:

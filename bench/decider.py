@@ -32,7 +32,8 @@ async def _main(directory: Path, policies: int) -> None:
     for maximum in (5000, 5001):  # the second time one of them changed
         source.put(kube.TOOL_POLICIES, policy(None, maximum))
         began = time.perf_counter()
-        _ = context.book.rules, context.book.servers
+        await context.book.settle()
+        _ = context.book.rules.digest, context.book.servers
         times.append(time.perf_counter() - began)
     port = Port(
         CallsApp(context), host="127.0.0.1", port=0, tls=TlsFiles(directory / "tls.crt", directory / "tls.key").context

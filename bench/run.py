@@ -18,6 +18,7 @@ import call
 import decisions
 import floor
 import inside
+import scale
 import stage
 import tpm
 import uvloop
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
-_PARTS = ("call", "inside", "decisions")
+_PARTS = ("call", "inside", "decisions", "scale")
+"""What can be measured alone: ``make bench ONLY=decisions``, several with spaces between."""
 _SWITCH_SECONDS = 5e-4
 """As ``countersign signer`` sets it: its parts that are timed in this process run as they do in that one, on uvloop too."""
 _CALL = (
@@ -43,13 +45,18 @@ _CALL = (
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Measure Countersign and write docs/benchmarks.md.",
-        epilog="Examples:  make bench   ·   bench/run.py --rounds 2 --write /dev/null   ·   bench/run.py --only decisions",
+        epilog="Examples:  make bench   ·   make bench ONLY=decisions   ·   bench/run.py --rounds 2 --write /dev/null",
     )
     parser.add_argument("--rounds", type=int, default=15, help="turns that each case takes (default 15)")
-    parser.add_argument("--write", type=Path, default=_PAGE, help="where the page goes (default docs/benchmarks.md)")
-    parser.add_argument("--only", choices=_PARTS, action="append", help="leave the other parts out; may be repeated")
+    parser.add_argument(
+        "--write", type=Path, help="where the page goes (default docs/benchmarks.md; nowhere with --only)"
+    )
+    parser.add_argument("--only", choices=_PARTS, nargs="+", help="leave the other parts out, and the page as it is")
     parser.add_argument(
         "--policies", type=int, nargs="+", default=decisions.SIZES, help="sizes for decisions (default 1 to 10,000)"
+    )
+    parser.add_argument(
+        "--pods", type=int, nargs="+", default=scale.SIZES, help="sizes for scale (default 1,000 to 10,000)"
     )
     return parser.parse_args()
 
@@ -102,11 +109,14 @@ async def _main() -> None:
             sections += await _in_turns(parts, options.rounds, told)
         if "decisions" in parts:
             sections.insert(1, await decisions.section(options.rounds, told, options.policies))
+        if "scale" in parts:
+            sections.append(await scale.section(told, options.pods))
     page = document(sections, rounds=options.rounds, seconds=time.monotonic() - began, busy=(busy, load()))
     console.print(Markdown(page))
-    options.write.parent.mkdir(parents=True, exist_ok=True)
-    options.write.write_text(page, "utf-8")
-    console.print(f"written to {options.write}")
+    if place := options.write or (None if options.only else _PAGE):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(page, "utf-8")
+        console.print(f"written to {place}")
 
 
 def _ended(number: int, _frame: object) -> None:

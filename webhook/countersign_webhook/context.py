@@ -27,6 +27,7 @@ from countersign.kube import (
     WatchCache,
 )
 from countersign.kube.injection import InjectionSettings
+from countersign.kube.slim import head_only
 from countersign.wire import MemoryReplayCache, Nonces, SharedReplayCache
 from countersign_webhook.decide.facts import Registry
 from countersign_webhook.decide.limit import RateLimit
@@ -118,7 +119,7 @@ class WebhookContext:
             keys=TokenKeys(settings.token_keys),
             notices=notices,
             registry=Registry(source),
-            book=RuleBook(source, metrics, grants=settings.grants, issuer=settings.issuer),
+            book=RuleBook(source, metrics, clock=clock, grants=settings.grants, issuer=settings.issuer),
             recorder=Recorder(audit, seconds=settings.decide.timeout_seconds),
             metrics=metrics,
             # No former_images: what is made now gets this release's signer, also where somebody wrote an older one down.
@@ -148,7 +149,7 @@ class WebhookContext:
             settings.audit.directory, process="webhook", clock=clock, segment_bytes=settings.audit.segment_bytes
         )
         kube = await Kube.connect(settings.kubeconfig)
-        cache = WatchCache(kube, WATCHED, clock=clock)
+        cache = WatchCache(kube, WATCHED, clock=clock, keep={PODS: head_only})  # asked only: is it there
         notices = Notices(EventRecorder(kube, "countersign-webhook"))
         closing = (cache, kube) if store is None else (cache, kube, store)
         context = cls.of(
@@ -197,7 +198,8 @@ class WebhookContext:
         """Return what of the cluster is not known well enough to answer; nothing if all is."""
         if not self.source.synced:
             return ["caches that are not synced yet"]
-        return self.source.stale(self.settings.decide.max_staleness_seconds)
+        most = self.settings.decide.max_staleness_seconds
+        return self.source.stale(most) or (["rules that are not compiled yet"] if self.book.behind(most) else [])
 
     def faults(self) -> list[str]:
         """Return why this process is not ready; nothing if it is."""
@@ -205,8 +207,7 @@ class WebhookContext:
             return ["a process that goes on: this one stops"]
         faults = [f"current view of {kind}" for kind in self.stale()]
         if not faults:
-            # Thousands of rules take seconds to compile: that is the probe's to wait for, never the first call's.
-            _ = self.book.rules, self.book.servers
+            _ = self.book.servers  # thousands of schemas are the probe's to wait for, never the first call's
         if not self.audit.ready:
             faults.append("audit log")
         try:

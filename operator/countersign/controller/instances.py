@@ -10,7 +10,8 @@ import re
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from countersign.controller.identities import NO_SIGNER, SIGNER, is_injected, selecting, wants_signer
+from countersign.controller.identities import NO_SIGNER, selecting, wants_signer
+from countersign.controller.indexes import SIGNER, is_injected
 from countersign.controller.plan import Fact, Notice, Plan, condition, conditions, is_going, is_true, same
 from countersign.kube import AGENT_IDENTITIES, DEVICES, PODS
 

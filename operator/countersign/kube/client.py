@@ -72,9 +72,15 @@ class Kube:
         return (await self.list_version(resource, namespace, labels=labels, fields=fields))[0]
 
     async def list_version(
-        self, resource: Resource, namespace: str | None = None, *, labels: str = "", fields: str = ""
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        *,
+        labels: str = "",
+        fields: str = "",
+        keep: Callable[[dict[str, Any]], dict[str, Any]] = lambda found: found,
     ) -> tuple[_Objects, str]:
-        """Return the objects and the version of the list, from which a watch goes on."""
+        """Return the objects, as ``keep`` leaves each, and the version of the list, from which a watch goes on."""
         items: _Objects = []
         query = {"limit": str(self._page), "labelSelector": labels, "fieldSelector": fields}
         what = f"list {resource.plural}"
@@ -82,7 +88,7 @@ class Kube:
             page = await self._call("GET", resource, resource.path(namespace=namespace), what, query=query)
             # Items of built-in kinds come without these two; an Event or an apply needs them.
             head = {"apiVersion": resource.api_version, "kind": resource.kind}
-            items += [{**head, **item} for item in page.get("items") or []]
+            items += [keep({**head, **item}) for item in page.get("items") or []]
             meta = page.get("metadata") or {}
             if not meta.get("continue"):
                 return items, str(meta.get("resourceVersion") or "")
