@@ -18,6 +18,7 @@ from countersign.authority.ca import CaError, CertificateAuthority
 from countersign.authority.describe import device_conflict, device_status, instance_status, part
 from countersign.authority.instances import apply_status
 from countersign.authority.trust import stamp
+from countersign.clock import skew_fault
 from countersign.kube import (
     AGENT_IDENTITIES,
     AGENT_INSTANCES,
@@ -87,9 +88,12 @@ class Reconciler:
     async def pass_once(self) -> None:
         """Bring every status up to date, once; before everything was seen, what is missing says nothing.
 
-        An object that no code of ours can read costs its own status alone.
+        An object that no code of ours can read costs its own status alone. By a clock that is wrong nothing is said.
         """
         if not self._cluster.cache.synced:
+            return
+        if (fault := skew_fault(self._cluster.kube.clock_skew, "the API server")) is not None:
+            _LOG.warning("no status is written by a wrong clock", fault=fault)
             return
         now = self._clock.now()
         try:
