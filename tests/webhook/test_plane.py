@@ -395,6 +395,12 @@ async def test_c12_a_deleted_pod_ends_its_calls_within_two_seconds(agent: Agent)
     assert await agent.until("instance.ended", "instance.unknown", seconds=2)
 
 
+async def test_c12_a_finished_job_ends_its_calls_within_two_seconds(agent: Agent) -> None:
+    agent.status("pod", "agent", {"phase": "Succeeded"})
+
+    assert await agent.until("instance.ended", seconds=2)
+
+
 async def test_b13_a_denied_device_makes_no_call_within_two_seconds(agent: Agent) -> None:
     agent.plane.kubectl("patch", "device", agent.namespace, "--type=merge", "-p", '{"spec":{"state":"Denied"}}')
 
