@@ -195,7 +195,7 @@ class World:
     app: CallsApp
 
     @classmethod
-    async def make(cls, directory: Path, **more: Any) -> World:
+    async def make(cls, directory: Path, *, accounts: Any = None, **more: Any) -> World:
         clock = FakeClock(START)
         source, ca, key = MemorySource(), Ca(), SoftwareKey()
         token_key = ec.generate_private_key(ec.SECP256R1())
@@ -203,7 +203,12 @@ class World:
         (directory / "audit").mkdir(exist_ok=True)
         audit = await AuditLog.open(directory / "audit", process="webhook", clock=clock)
         context = WebhookContext.of(
-            settings(directory, **more), clock=clock, source=source, audit=audit, notices=Notices(None)
+            settings(directory, **more),
+            clock=clock,
+            source=source,
+            audit=audit,
+            notices=Notices(None),
+            accounts=accounts,
         )
         context.keys.refresh()
         world = cls(directory, clock, source, ca, key, token_key, context, CallsApp(context))

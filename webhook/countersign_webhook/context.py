@@ -38,6 +38,7 @@ from countersign_webhook.decide.rules import RuleBook
 from countersign_webhook.heads import HeadMap
 from countersign_webhook.keys import TokenKeys
 from countersign_webhook.metrics import WebhookMetrics
+from countersign_webhook.reading.readers import Readers
 from countersign_webhook.replay import RedisCommands, read_nonce_key
 from countersign_webhook.skew import SkewAlarm
 
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from countersign.clock import Clock
     from countersign.wire import ReplayCache
     from countersign_webhook.decide.peps import TokenReviewer
+    from countersign_webhook.reading.readers import Accounts
     from countersign_webhook.settings import WebhookSettings
     from countersign_webhook.source import PolicySource
 
@@ -92,6 +94,7 @@ class WebhookContext:
     pep_rate: RateLimit
     peps: Peps
     skew: SkewAlarm
+    readers: Readers
     heads: HeadKeeper | None = None
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _closing: tuple[WatchCache | Kube | RedisCommands, ...] = field(default=(), repr=False)
@@ -106,6 +109,7 @@ class WebhookContext:
         audit: AuditLog,
         notices: Notices,
         reviewer: TokenReviewer | None = None,
+        accounts: Accounts | None = None,
         closing: tuple[WatchCache | Kube | RedisCommands, ...] = (),
         measured: Callable[[], float | None] = lambda: None,
     ) -> WebhookContext:
@@ -135,6 +139,7 @@ class WebhookContext:
             pep_rate=RateLimit(clock, rate=limits.pep_rate, burst=limits.pep_burst),
             peps=Peps(settings.peps, reviewer, issuer=settings.issuer, clock=clock),
             skew=SkewAlarm(clock, metrics, measured),
+            readers=Readers(accounts, issuer=settings.issuer),
             _closing=closing,
         )
 
@@ -161,6 +166,7 @@ class WebhookContext:
             reviewer=kube,
             closing=closing,
             measured=lambda: kube.clock_skew,
+            accounts=kube,
         )
         if nonces is not None and store is not None:
             context = replace(context, nonces=nonces, replay=SharedReplayCache(store, clock))
