@@ -20,6 +20,7 @@ from countersign.wire import Message, chain_header, sign_request, thumbprint
 from countersign_webhook.app import CallsApp
 from countersign_webhook.context import WebhookContext
 from countersign_webhook.decide.notices import Notices
+from countersign_webhook.reading import Readers
 from countersign_webhook.settings import WebhookSettings
 from countersign_webhook.source import MemorySource
 
@@ -208,8 +209,8 @@ class World:
             source=source,
             audit=audit,
             notices=Notices(None),
-            accounts=accounts,
         )
+        context = replace(context, readers=Readers(accounts, issuer=ISSUER))
         context.keys.refresh()
         world = cls(directory, clock, source, ca, key, token_key, context, CallsApp(context))
         world.populate()

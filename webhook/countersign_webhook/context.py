@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from countersign.clock import Clock
     from countersign.wire import ReplayCache
     from countersign_webhook.decide.peps import TokenReviewer
-    from countersign_webhook.reading.readers import Accounts
     from countersign_webhook.settings import WebhookSettings
     from countersign_webhook.source import PolicySource
 
@@ -109,7 +108,6 @@ class WebhookContext:
         audit: AuditLog,
         notices: Notices,
         reviewer: TokenReviewer | None = None,
-        accounts: Accounts | None = None,
         closing: tuple[WatchCache | Kube | RedisCommands, ...] = (),
         measured: Callable[[], float | None] = lambda: None,
     ) -> WebhookContext:
@@ -139,7 +137,7 @@ class WebhookContext:
             pep_rate=RateLimit(clock, rate=limits.pep_rate, burst=limits.pep_burst),
             peps=Peps(settings.peps, reviewer, issuer=settings.issuer, clock=clock),
             skew=SkewAlarm(clock, metrics, measured),
-            readers=Readers(accounts, issuer=settings.issuer),
+            readers=Readers(None, issuer=settings.issuer),
             _closing=closing,
         )
 
@@ -166,8 +164,8 @@ class WebhookContext:
             reviewer=kube,
             closing=closing,
             measured=lambda: kube.clock_skew,
-            accounts=kube,
         )
+        context = replace(context, readers=Readers(kube, issuer=settings.issuer))
         if nonces is not None and store is not None:
             context = replace(context, nonces=nonces, replay=SharedReplayCache(store, clock))
         await cache.start()
