@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -13,9 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from support.front_door import write_pair
+from support.world import START, World
 
+from countersign.clock import SystemClock
 from countersign.console.device import decide
+from countersign.devcluster import LocalCA
 from countersign.kube import DEVICES, Kube
+from countersign_webhook.main import Ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -241,3 +247,59 @@ def test_a_name_that_nothing_or_several_have_revokes_nothing(crds: Plane, admin:
     status, _, complaint = admin.run("revoke", device, "--yes")
     assert (status, f"instance/{device}, device/{device}" in complaint) == (2, True)
     assert state(crds, device) == "Pending"
+
+
+# audit, of a webhook in a pod: tests/webhook/test_plane.py has one outside, and what a person may see
+
+
+def address() -> str:
+    """Return an address of this machine that the API server would proxy to: it refuses loopback."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("this machine has no address but loopback")
+        return str(probe.getsockname()[0])
+
+
+async def test_the_log_of_a_webhook_in_a_pod_is_read_through_the_api_server(
+    crds: Plane, namespace: str, tmp_path: Path
+) -> None:
+    write_pair(tmp_path, LocalCA("serving"))
+    host, kube = address(), await Kube.connect(crds.admin_kubeconfig)
+    tls = {"tls_cert": tmp_path / "tls.crt", "tls_key": tmp_path / "tls.key", "port": 0}
+    world = await World.make(tmp_path, accounts=kube, calls={**tls, "host": host})
+    await world.call("create_refund", {"charge": "ch_1"})
+    world.use(clock=SystemClock())
+    ports = Ports(world.context)
+    await ports.start()
+    try:
+        stand_in(crds, namespace, host, ports.calls.number)
+        admin = Person(crds.admin_kubeconfig, "billing")
+        since = START.isoformat()
+        words = ("audit", "--system-namespace", namespace, "--since", since)
+        status, out, complaint = await asyncio.to_thread(admin.run, *words)
+        assert (status, complaint) == (0, "")
+        head, line = out.splitlines()
+        assert head.split() == ["TIME", "ANSWER", "CODE", "AGENT", "TOOL"]
+        assert line.split()[1:] == ["deny", "policy.default_deny", "refund-agent", "create_refund"]
+        assert line.index("deny") == head.index("ANSWER")
+        assert len(line) <= 80
+        assert crds.kubectl("get", "csr", "-o", "name").split() == []  # the statement was taken back
+    finally:
+        await ports.aclose()
+        await world.context.aclose()
+        await kube.aclose()
+
+
+def stand_in(plane: Plane, namespace: str, host: str, port: int) -> None:
+    """Make a pod that says it runs at an address where the webhook listens, as kubelet would say."""
+    labels = {"app.kubernetes.io/component": "webhook"}
+    container = {"name": "webhook", "image": "x", "ports": [{"name": "calls", "containerPort": port}]}
+    meta = {"name": "countersign-webhook-0", "namespace": namespace, "labels": labels}
+    spec = {"containers": [container], "serviceAccountName": "webhook", "nodeName": "nowhere"}
+    plane.kubectl("create", "serviceaccount", "webhook", "-n", namespace)
+    apply(plane, {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
+    status = json.dumps({"status": {"phase": "Running", "podIP": host, "podIPs": [{"ip": host}]}})
+    where = ("pod", "countersign-webhook-0", "-n", namespace, "--subresource=status", "--type=merge")
+    plane.kubectl("patch", *where, "-p", status)

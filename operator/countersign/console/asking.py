@@ -126,9 +126,10 @@ class _Pod:
     kube: Kube
     namespace: str
     name: str
+    port: int
 
     async def get(self, path: str, headers: dict[str, str]) -> tuple[int, bytes]:
-        return await self.kube.ask_pod(self.name, self.namespace, _PORT, path, headers)
+        return await self.kube.ask_pod(self.name, self.namespace, self.port, path, headers)
 
 
 @dataclass(frozen=True)
@@ -157,11 +158,17 @@ async def _doors(kube: Kube, system: str, told_in: str) -> list[_Pod | _Address]
     pods = await look(kube, PODS, system, labels=_PODS)
     running = [one for one in pods or [] if part(one, "status", "phase") == "Running"]
     if running:
-        return [_Pod(kube, system, one["metadata"]["name"]) for one in running]
+        return [_Pod(kube, system, one["metadata"]["name"], _port(one)) for one in running]
     outside = await _outside(kube, told_in)
     if not outside and pods is None:
         raise NoRecordsError(f"you may not list pods in namespace {system}, where the webhook runs")
     return list(outside)
+
+
+def _port(pod: dict[str, Any]) -> int:
+    """Return the port that the pod calls ``calls``."""
+    ports = [port for one in part(pod, "spec", "containers") or [] for port in one.get("ports") or []]
+    return next((int(port["containerPort"]) for port in ports if port.get("name") == "calls"), _PORT)
 
 
 async def _outside(kube: Kube, namespace: str) -> list[_Address]:

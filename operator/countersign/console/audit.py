@@ -115,7 +115,8 @@ def _show(rows: list[Row], *, wide: bool) -> None:
     heads = ["TIME", "ANSWER", "CODE", "AGENT", "TOOL"]
     if wide:
         heads += ["DEVICE", "USER", "DECISION", "INSTANCE", "SERVICE", "POLICY", "RULE", "TIER", "PEER"]
-    table(heads, [_cells(row, wide=wide) for row in rows])
+    # With two blanks between, a row with usual names has its place in 80 columns.
+    table(heads, [_cells(row, wide=wide) for row in rows], gap=2)
 
 
 def _cells(row: Row, *, wide: bool) -> list[str]:

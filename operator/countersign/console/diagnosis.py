@@ -24,8 +24,8 @@ _UNTOLD: Final = InjectionSettings(image="", version="")
 _EVENTS: Final = 5
 _HINTS: Final[dict[str, str]] = {
     "policy.default_deny": "no rule allows it: write one, and try it with countersign policy eval",
-    "policy.denied": "a Deny rule matched: countersign policy explain says which",
-    "policy.undecided": "a rule could not be judged: look at the arguments, and at countersign policy explain",
+    "policy.denied": "a Deny rule matched, and no Allow lifts it: the call has to change, or the rule",
+    "policy.undecided": "a rule could not be judged: look at the arguments, and at the condition of the rule",
     "approval": "a person has to approve this very call",
     "tool": "look at the ToolServer: kubectl get toolservers, its tools and their inputSchema",
     "environment.attestation_stale": "the TPM has not attested lately: look at the signer's log",

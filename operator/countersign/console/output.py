@@ -46,12 +46,12 @@ def fail(text: str, status: int = NOT_WELL) -> typer.Exit:
     return typer.Exit(status)
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, gap: int = _GAP) -> None:
     """Print columns, each as wide as its longest text; nothing is cut or wrapped, as kubectl has it."""
     every = [list(heads), *([_safe(cell) for cell in row] for row in rows)]
     widths = [max(len(row[place]) for row in every) for place in range(len(heads))]
     for row in every:
-        cells = [cell.ljust(width + _GAP) for cell, width in zip(row, widths, strict=True)]
+        cells = [cell.ljust(width + gap) for cell, width in zip(row, widths, strict=True)]
         typer.echo("".join(cells).rstrip())
 
 
