@@ -21,7 +21,7 @@ pytestmark = pytest.mark.plane
 OURS = tuple(kind.names.plural for kind in KINDS)
 READ = ("get", "list", "watch")
 WRITE = (*READ, "create", "update", "patch", "delete")
-VERBS = (*WRITE, "deletecollection", "approve", "lower", "exec", "label")
+VERBS = (*WRITE, "deletecollection", "approve", "lower", "exec", "label", "audit")
 KNOWN: dict[str, str] = {
     **dict.fromkeys(OURS, "countersign.dev"),
     **{f"{plural}/status": "countersign.dev" for plural in OURS},
@@ -32,6 +32,7 @@ KNOWN: dict[str, str] = {
             "pods/exec",
             "pods/attach",
             "pods/portforward",
+            "pods/proxy",
             "pods/ephemeralcontainers",
             "serviceaccounts/token",
             "nodes/proxy",
@@ -48,6 +49,7 @@ KNOWN: dict[str, str] = {
     "customresourcedefinitions": "apiextensions.k8s.io",
     "tokenreviews": "authentication.k8s.io",
     "subjectaccessreviews": "authorization.k8s.io",
+    "certificatesigningrequests": "certificates.k8s.io",
 }
 # Events have two groups and one name; the one that is written is named with its group.
 GROUPS = {"events.k8s.io/events": "events.k8s.io"}
@@ -80,6 +82,7 @@ PROCESSES: dict[str, set[Right]] = {
         *rights("everywhere", " ".join(OURS), READ),
         *rights("everywhere", "namespaces pods", READ),
         *rights("everywhere", "tokenreviews subjectaccessreviews", ("create",)),
+        *rights("everywhere", "certificatesigningrequests", ("get",)),
         *rights("own", "configmaps", (*READ, "create", "update", "patch")),
         *EVENTS,
     },
@@ -104,6 +107,7 @@ PEOPLE: dict[str, set[Right]] = {
         *rights("everywhere", "agentidentities", WRITE),
         *rights("everywhere", "agentinstances", (*READ, "patch")),
     },
+    "countersign-auditor": rights("everywhere", "agentinstances", (*READ, "audit")),
     "countersign-platform-admin": {
         *rights("everywhere", CLUSTER_SCOPED, WRITE),
         *rights("everywhere", "devices", ("approve",)),
@@ -136,6 +140,34 @@ def test_a_person_has_the_rights_of_the_role_and_no_other(installed: Plane, role
         assert allowed(installed, user, OUR_GROUP) == spread(PEOPLE[role])
     finally:
         installed.kubectl("delete", "clusterrolebinding", name)
+
+
+def test_the_way_to_the_log_is_these_rights_and_shows_nothing_by_itself(installed: Plane) -> None:
+    name, group = "chart-test-audit-reader", "rbac.authorization.k8s.io"
+    subjects = [{"apiGroup": group, "kind": "User", "name": name}]
+    refs = {"ClusterRoleBinding": "ClusterRole", "RoleBinding": "Role"}
+    bindings = [
+        {
+            "apiVersion": f"{group}/v1",
+            "kind": kind,
+            "metadata": {"name": name, **({"namespace": SYSTEM} if kind == "RoleBinding" else {})},
+            "roleRef": {"apiGroup": group, "kind": role, "name": "countersign-audit-reader"},
+            "subjects": subjects,
+        }
+        for kind, role in refs.items()
+    ]
+    installed.kubectl("create", "-f", "-", data=as_list(bindings))
+    try:
+        user = {"user": name, "groups": ["system:authenticated"]}
+        table = {
+            *rights("everywhere", "certificatesigningrequests", ("create",)),
+            *rights("own", "pods", ("list",)),
+            *rights("own", "pods/proxy", ("get",)),
+        }
+        assert allowed(installed, user, KNOWN) == spread(table)
+    finally:
+        installed.kubectl("delete", "clusterrolebinding", name)
+        installed.kubectl("delete", "rolebinding", name, "-n", SYSTEM)
 
 
 def test_a_role_for_people_is_about_our_kinds_alone() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support import ci_runner
 from support.install import NAMESPACE as SYSTEM
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Agents:
 
     def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
         """Let the agent call a tool from inside its container."""
-        return dict(json.loads(self.run("agent", "python", "/srv/call.py", tool, json.dumps(arguments))))
+        return dict(json.loads(self.run("agent", "python", "/srv/step.py", tool, json.dumps(arguments))))
 
     def captured(self) -> list[str]:
         """Return every request that reached the tool server, as a thief there would have it."""
@@ -68,7 +69,8 @@ def agents(cluster: RealCluster, figure: Callable[[str], None]) -> Agents:
     manifests = (HERE / "agents.yaml").read_text().replace("NAMESPACE", SPACE).replace("IMAGE", image)
     space, rest = manifests.split("\n---\n", 1)
     cluster.apply(space)
-    files = [f"--from-file={HERE / 'pods' / name}" for name in ("server.py", "call.py", "replay.py")]
+    files = [f"--from-file={HERE / 'pods' / name}" for name in ("server.py", "replay.py")]
+    files.append(f"--from-file={ci_runner.FOLDER / 'step.py'}")
     cluster.kubectl("-n", SPACE, "create", "configmap", "programs", *files)
     found = Agents(cluster)
     deadline = time.monotonic() + 30
@@ -77,9 +79,12 @@ def agents(cluster: RealCluster, figure: Callable[[str], None]) -> Agents:
         time.sleep(0.2)
     identities, shapes = rest.split("# The agent stays", 1)
     cluster.apply(identities)
+    identity_of_job, job = ci_runner.job(SPACE, image, node="node-a")
+    cluster.apply(identity_of_job)
     found.kubectl("rollout", "status", "deployment/tools", "--timeout=90s")
     began = time.monotonic()
     cluster.apply("# " + shapes)
+    cluster.apply(job)
     found.kubectl("rollout", "status", "deployment/agent", "--timeout=90s")
     figure(f"agent Deployment Ready, TPM, attestation and certificate: {time.monotonic() - began:.1f} s")
     found.kubectl("wait", "--for=condition=Complete", "job/job", "--timeout=90s")
@@ -87,13 +92,21 @@ def agents(cluster: RealCluster, figure: Callable[[str], None]) -> Agents:
     return found
 
 
-@pytest.mark.parametrize("app", ["agent", "job", "runner"])
+@pytest.mark.parametrize("app", ["agent", "runner"])
 def test_each_shape_has_its_own_instance_on_its_own_tpm(agents: Agents, app: str) -> None:
     instance, pod = agents.instance(app), agents.pod(app)
     assert instance["spec"]["pod"]["nodeName"] == pod["spec"]["nodeName"]
     device = agents.cluster.get("device", instance["spec"]["deviceRef"]["name"])
     assert device["spec"]["binding"]["node"]["name"] == pod["spec"]["nodeName"]
     assert pod["spec"]["initContainers"][0]["resources"]["limits"][TPM] == "1"
+
+
+def test_the_identity_ends_with_the_job_though_its_pod_stays(agents: Agents) -> None:
+    uid = agents.pod("job")["metadata"]["uid"]
+    deadline = time.monotonic() + 30
+    while any(each["spec"]["pod"]["uid"] == uid for each in agents.get("agentinstances")["items"]):
+        assert time.monotonic() < deadline, "the job's instance is still there"
+        time.sleep(0.2)
 
 
 def test_a_job_with_a_signer_ends_and_its_call_was_allowed(agents: Agents) -> None:
@@ -192,5 +205,5 @@ def test_the_runners_identity_ends_with_it(agents: Agents) -> None:
     name = agents.instance("runner")["metadata"]["name"]
     agents.kubectl("exec", "runner", "-c", "runner", "--", "touch", "/work/done")
     agents.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/runner", "--timeout=30s")
-    agents.kubectl("delete", "pod", "runner", "--timeout=30s")
     agents.kubectl("wait", "--for=delete", f"agentinstance/{name}", "--timeout=30s")
+    agents.kubectl("delete", "pod", "runner", "--timeout=30s")

@@ -187,6 +187,9 @@ class Recorded:
     async def emit(self, regarding: dict[str, Any], type: str, reason: str, note: str) -> None:  # noqa: A002
         self.events.append((regarding["metadata"]["name"], type, reason, note))
 
+    async def flush(self) -> None:
+        self.events.append(("", "", "flush", ""))
+
 
 async def test_the_owner_of_an_instance_sees_that_calls_are_denied(world: World) -> None:
     recorded = Recorded()

@@ -6,6 +6,7 @@ import base64
 import json
 import socket
 import ssl
+import subprocess
 import sys
 import time
 import urllib.error
@@ -395,6 +396,12 @@ async def test_c12_a_deleted_pod_ends_its_calls_within_two_seconds(agent: Agent)
     assert await agent.until("instance.ended", "instance.unknown", seconds=2)
 
 
+async def test_c12_a_finished_job_ends_its_calls_within_two_seconds(agent: Agent) -> None:
+    agent.status("pod", "agent", {"phase": "Succeeded"})
+
+    assert await agent.until("instance.ended", seconds=2)
+
+
 async def test_b13_a_denied_device_makes_no_call_within_two_seconds(agent: Agent) -> None:
     agent.plane.kubectl("patch", "device", agent.namespace, "--type=merge", "-p", '{"spec":{"state":"Denied"}}')
 
@@ -413,6 +420,145 @@ async def test_d11_a_deny_applied_with_kubectl_bites_within_two_seconds(agent: A
     apply(agent.plane, ours("ToolPolicy", "stop", {"rules": [rule]}, agent.namespace))
 
     assert await agent.until("policy.denied", seconds=2)
+
+
+async def test_the_owner_of_an_instance_sees_denied_calls_once_with_no_word_of_the_caller(agent: Agent) -> None:
+    rule = {"name": "stop", "effect": "Deny", "tools": [{"server": {"name": "mcp"}}]}
+    apply(agent.plane, ours("ToolPolicy", "stop", {"rules": [rule]}, agent.namespace))
+    await agent.until("policy.denied", seconds=2)
+    for _ in range(3):
+        await agent.call()
+
+    def events() -> list[dict[str, Any]]:
+        found = agent.plane.get("events.events.k8s.io", "-n", agent.namespace)["items"]
+        return [one for one in found if one["reason"] == "CallsDenied"]
+
+    until(lambda: len(events()) == 1, "there is no Event")
+    [one] = events()
+    assert (one["type"], one["reportingController"]) == ("Warning", "countersign-webhook")
+    assert (one["regarding"]["kind"], one["regarding"]["name"]) == ("AgentInstance", "agent-1")
+    assert one["note"] == f"policy.denied at {agent.audience}"
+
+
+# A person reads the log, with the rights that the API server says they have
+
+
+def rights(plane: Plane, person: str, namespace: str, *, ask: bool = True) -> None:
+    """Let somebody audit one namespace, and find the webhook, which runs outside this cluster."""
+    group = "rbac.authorization.k8s.io"
+    subjects = [{"kind": "User", "name": person, "apiGroup": group}]
+    means = [
+        {
+            "apiGroups": ["admissionregistration.k8s.io"],
+            "resources": ["mutatingwebhookconfigurations"],
+            "verbs": ["get"],
+        },
+        *(
+            [{"apiGroups": ["certificates.k8s.io"], "resources": ["certificatesigningrequests"], "verbs": ["create"]}]
+            * ask
+        ),
+    ]
+    may = [
+        {"apiGroups": ["countersign.dev"], "resources": ["agentinstances"], "verbs": ["audit"]},
+        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]},
+    ]
+    meta, api = {"name": person}, f"{group}/v1"
+    apply(
+        plane,
+        {"apiVersion": api, "kind": "ClusterRole", "metadata": meta, "rules": means},
+        {
+            "apiVersion": api,
+            "kind": "ClusterRoleBinding",
+            "metadata": meta,
+            "roleRef": {"kind": "ClusterRole", "name": person, "apiGroup": group},
+            "subjects": subjects,
+        },
+        {"apiVersion": api, "kind": "Role", "metadata": {**meta, "namespace": namespace}, "rules": may},
+        {
+            "apiVersion": api,
+            "kind": "RoleBinding",
+            "metadata": {**meta, "namespace": namespace},
+            "roleRef": {"kind": "Role", "name": person, "apiGroup": group},
+            "subjects": subjects,
+        },
+    )
+
+
+@pytest.fixture
+def told(agent: Agent) -> Iterator[Agent]:
+    """The cluster says where the webhook is and whom to believe, as the operator and the chart do."""
+    running = agent.webhook
+    trust = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "countersign-trust", "namespace": agent.namespace},
+        "data": {"webhookURL": f"https://{HOST}:{running.ports['calls']}", "ca.crt": running.ca.pem.decode()},
+    }
+    [hook, _] = registration(f"https://{HOST}:{running.ports['admission']}", running.ca)
+    hook["metadata"]["name"] = "countersign"
+    hook["webhooks"][0] |= {"namespaceSelector": {"matchLabels": {"countersign.dev/nobody": "yes"}}}
+    apply(agent.plane, trust, hook)
+    yield agent
+    agent.plane.kubectl("delete", hook["kind"], "countersign", check=False)
+    for kind in ("clusterrole", "clusterrolebinding"):
+        agent.plane.kubectl("delete", kind, f"ana-{agent.namespace}", check=False)
+
+
+def plugin(kubeconfig: Path, *words: str) -> tuple[int, str, str]:
+    """Run ``kubectl countersign`` as somebody."""
+    command = [str(COUNTERSIGN.with_name("kubectl-countersign")), *words, "--kubeconfig", str(kubeconfig)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_person_reads_the_records_of_their_namespace_and_of_no_other(told: Agent, tmp_path: Path) -> None:
+    name = f"ana-{told.namespace}"
+    rights(told.plane, name, told.namespace)
+    ana = told.plane.kubeconfig(tmp_path / "ana", told.plane.client(name), namespace=told.namespace)
+
+    status, out, complaint = plugin(ana, "audit", "-o", "json")
+    assert (status, complaint) == (0, "")
+    found = json.loads(out)
+    assert {record["actor"]["app_uid"] for record in found} == {f"{told.namespace}/agent-1"}
+    decision = found[-1]["metadata"]["uid"]
+    status, out, _ = plugin(ana, "why", decision)
+    assert (status, "policy.allowed" in out) == (0, True)
+
+    status, out, complaint = plugin(ana, "audit", "--all-namespaces")
+    assert (status, out) == (1, "")
+    assert f"audit.not_allowed: {name} may not audit agentinstances.countersign.dev in all namespaces" in complaint
+    told.plane.kubectl("delete", "rolebinding", name, "-n", told.namespace)
+    assert plugin(ana, "audit", "-n", told.namespace)[0] == 1  # and at once: nothing is remembered
+
+
+def test_a_token_is_as_good_as_a_certificate_and_never_leaves_for_the_webhook(told: Agent, tmp_path: Path) -> None:
+    name = f"system:serviceaccount:{told.namespace}:agent"
+    rights(told.plane, f"ana-{told.namespace}", told.namespace)
+    for kind in ("clusterrolebinding", "rolebinding"):
+        patch = json.dumps({"subjects": [{"kind": "ServiceAccount", "name": "agent", "namespace": told.namespace}]})
+        where = ["-n", told.namespace] if kind == "rolebinding" else []
+        told.plane.kubectl("patch", kind, f"ana-{told.namespace}", *where, "--type=merge", "-p", patch)
+    token = tmp_path / "token"
+    token.write_text(told.plane.kubectl("create", "token", "agent", "-n", told.namespace).strip())
+    someone = told.plane.kubeconfig(tmp_path / "someone", token, namespace=told.namespace)
+
+    status, out, complaint = plugin(someone, "audit")
+
+    assert (status, complaint) == (0, "")
+    assert "policy.allowed" in out
+    assert f'"by": "{name}"' in told.webhook.child.log.read_text()
+    assert token.read_text() not in told.webhook.child.log.read_text()
+
+
+def test_who_may_not_introduce_themselves_reads_nothing(told: Agent, tmp_path: Path) -> None:
+    name = f"ana-{told.namespace}"
+    rights(told.plane, name, told.namespace, ask=False)
+    ana = told.plane.kubeconfig(tmp_path / "ana", told.plane.client(name), namespace=told.namespace)
+
+    status, out, complaint = plugin(ana, "audit")
+
+    assert (status, out) == (3, "")
+    assert "create certificatesigningrequests" in complaint
 
 
 def test_the_key_set_is_published(webhook: Running) -> None:

@@ -38,6 +38,7 @@ from countersign_webhook.decide.rules import RuleBook
 from countersign_webhook.heads import HeadMap
 from countersign_webhook.keys import TokenKeys
 from countersign_webhook.metrics import WebhookMetrics
+from countersign_webhook.reading.readers import Readers
 from countersign_webhook.replay import RedisCommands, read_nonce_key
 from countersign_webhook.skew import SkewAlarm
 
@@ -92,6 +93,7 @@ class WebhookContext:
     pep_rate: RateLimit
     peps: Peps
     skew: SkewAlarm
+    readers: Readers
     heads: HeadKeeper | None = None
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _closing: tuple[WatchCache | Kube | RedisCommands, ...] = field(default=(), repr=False)
@@ -135,6 +137,7 @@ class WebhookContext:
             pep_rate=RateLimit(clock, rate=limits.pep_rate, burst=limits.pep_burst),
             peps=Peps(settings.peps, reviewer, issuer=settings.issuer, clock=clock),
             skew=SkewAlarm(clock, metrics, measured),
+            readers=Readers(None, issuer=settings.issuer),
             _closing=closing,
         )
 
@@ -162,6 +165,7 @@ class WebhookContext:
             closing=closing,
             measured=lambda: kube.clock_skew,
         )
+        context = replace(context, readers=Readers(kube, issuer=settings.issuer))
         if nonces is not None and store is not None:
             context = replace(context, nonces=nonces, replay=SharedReplayCache(store, clock))
         await cache.start()

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Reconciler", "issuer_status"]
 
+_WARNED: Final = ("CAExpiring", "DirectoryUnreachable")
 _EVERY: Final = 10.0
 _SETTLE: Final = 0.1
 _SOON: Final = timedelta(days=30)
@@ -137,8 +138,8 @@ class Reconciler:
         status = issuer_status(issuer, ca, now)
         if await self._apply(IDENTITY_ISSUERS, issuer, status):
             ready = next(item for item in status["conditions"] if item["type"] == "Ready")
-            if ready["reason"] == "CAExpiring":
-                await self._events.emit(issuer, "Warning", "CAExpiring", ready["message"])
+            if ready["reason"] in _WARNED:
+                await self._events.emit(issuer, "Warning", ready["reason"], ready["message"])
 
     async def _device(self, device: dict[str, Any], devices: list[dict[str, Any]], count: int, now: datetime) -> None:
         pool = self._cluster.pool(device["spec"]["poolRef"]["name"])

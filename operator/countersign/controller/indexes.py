@@ -20,6 +20,7 @@ from countersign.kube import (
     TOOL_SERVERS,
     Resource,
 )
+from countersign.kube.pods import has_ended
 
 __all__ = ["ANY", "INDEXES", "OPT_OUT", "SIGNER", "account_of", "counts", "is_injected"]
 
@@ -29,7 +30,6 @@ SIGNER: Final = "countersign-signer"
 OPT_OUT: Final = "countersign.dev/inject"
 ANY: Final = "*"
 """Stands for every agent of a namespace (``namespace/*``), or of all."""
-_ENDED: Final = ("Succeeded", "Failed")
 
 
 def is_injected(pod: dict[str, Any]) -> bool:
@@ -39,8 +39,7 @@ def is_injected(pod: dict[str, Any]) -> bool:
 
 def counts(pod: dict[str, Any]) -> bool:
     """Leave out pods that are ending or have ended, and those that a person kept out."""
-    ended = is_going(pod) or (pod.get("status") or {}).get("phase") in _ENDED
-    return not ended and (pod["metadata"].get("labels") or {}).get(OPT_OUT) != "disabled"
+    return not (is_going(pod) or has_ended(pod)) and (pod["metadata"].get("labels") or {}).get(OPT_OUT) != "disabled"
 
 
 def account_of(found: dict[str, Any]) -> str:
