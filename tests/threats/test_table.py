@@ -49,7 +49,11 @@ def test_no_row_is_without_a_test_and_none_of_the_first_is_missing() -> None:
 
 
 def test_each_attack_of_this_folder_is_in_its_row() -> None:
-    for path in ("tests/threats/test_threats.py", "tests/threats/test_cluster.py"):
+    for path in (
+        "tests/threats/test_threats.py",
+        "tests/threats/test_cluster.py",
+        "tests/threats/test_tool_servers.py",
+    ):
         for name in functions_of(path):
             if name.startswith("test_"):
                 row = name.split("_")[1].upper()
