@@ -179,4 +179,4 @@ def _text(rng: Random, text: str) -> bytes:
             found.append("\\/")
         else:
             found.append(json.dumps(character, ensure_ascii=rng.random() < 0.5)[1:-1])
-    return b'"' + "".join(found).encode() + b'"'
+    return b'"' + "".join(found).encode("utf-8", "surrogatepass") + b'"'
