@@ -182,7 +182,8 @@ def _read_server(made: tuple[Case, Any]) -> None:
     assert decision.code in CODES
     for one in servers:
         spec = one.get("spec") if isinstance(one, dict) else None
-        for tool in (spec.get("tools") if isinstance(spec, dict) else None) or ():
+        tools = spec.get("tools") if isinstance(spec, dict) else None
+        for tool in tools if isinstance(tools, list) else ():
             schema_fault(tool.get("inputSchema") if isinstance(tool, dict) else tool)
 
 
