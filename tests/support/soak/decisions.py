@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from countersign.wire import Message
 
-__all__ = ["Outcome", "Wrong", "decisions"]
+__all__ = ["SPOILERS", "Outcome", "Wrong", "decisions", "good_form", "log_faults", "plan_of"]
 
 TOGETHER = 64
 """Decisions that run at once: their records share a sync."""
@@ -98,7 +98,7 @@ class Spoilt:
     world: str = ""
 
 
-def _good_form(rng: Random, call: Call) -> bytes:
+def good_form(rng: Random, call: Call) -> bytes:
     """Return one of the many forms of a good call: order of parameters, percent-encoding, and the JSON in it."""
     details = dumped(rng, [call.entry()]) if call.details is None else call.details
     pairs = [pair.partition(b"=") for pair in form("x", resource=call.audience).split(b"&")]
@@ -124,10 +124,10 @@ def plan_of(stage: Stage, seed: str, index: int) -> Plan:
     who = stage.reader if scene.tool in READER_TOOLS and rng.random() < 0.5 else stage.whole
     call = Call(who, scene, scene.good(rng))
     if index % 3:
-        return Plan(index, "good", replace(call, body=_good_form(rng, call)), frozenset({"ok"}), rng)
+        return Plan(index, "good", replace(call, body=good_form(rng, call)), frozenset({"ok"}), rng)
     [spoil] = rng.choices([*SPOILERS], [*SPOILERS.values()])
     made = spoil(stage, rng, call)
-    body = _good_form(rng, made.call) if made.call.body is None else made.call.body
+    body = good_form(rng, made.call) if made.call.body is None else made.call.body
     return Plan(index, made.kind, replace(made.call, body=body), frozenset(made.codes), rng, made.proof, made.world)
 
 

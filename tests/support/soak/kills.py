@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["Kills", "kill_again_and_again"]
+__all__ = ["Callers", "Door", "Kills", "kill_again_and_again", "recorded"]
 
 CALLERS = 8
 READY_SECONDS = 60.0
@@ -75,9 +75,9 @@ class Door:
         self.config.write_text(yaml.safe_dump(settings))
         self.running: Running | None = None
 
-    def begin(self) -> Running:
-        """Start the process and wait until it says that it is ready."""
-        command = [str(COUNTERSIGN), "webhook", "--config", str(self.config)]
+    def begin(self, *before: str) -> Running:
+        """Start the process and wait until it says that it is ready; ``before`` are words of a program that starts it."""
+        command = [*before, str(COUNTERSIGN), "webhook", "--config", str(self.config)]
         child = start("webhook", command, log=self.directory / "webhook.log")
         self.running = Running(self.plane, child, self.ca, self.directory, self.ports)
         end = time.monotonic() + READY_SECONDS
@@ -123,8 +123,8 @@ class Callers:
             nonce = ""
             while True:
                 try:
-                    nonce = nonce or await self._nonce(client)
-                    message = await self._message(nonce, hopeless=secrets.randbelow(5) == 0)
+                    nonce = nonce or await self.nonce(client)
+                    message = await self.message(nonce, hopeless=secrets.randbelow(5) == 0)
                     self.unanswered += 1
                     code, document, nonce = await self.send(client, message)
                 except httpx.TransportError:
@@ -135,11 +135,13 @@ class Callers:
                     if b"create_refund" in message.body:
                         self.wrong.append("a tool that no rule names was allowed")
 
-    async def _nonce(self, client: httpx.AsyncClient) -> str:
+    async def nonce(self, client: httpx.AsyncClient) -> str:
+        """Ask for a nonce of the agent's key."""
         answer = await client.get(f"{self.issuer}/nonce", params={"jkt": self.agent.key.jkt})
         return str(answer.json()["nonces"][0])
 
-    async def _message(self, nonce: str, *, hopeless: bool) -> Message:
+    async def message(self, nonce: str, *, hopeless: bool) -> Message:
+        """Return a signed request, for the tool that a rule allows or for one that none names."""
         body = form(details("create_refund" if hopeless else "get_charge"), resource=self.agent.audience)
         headers = (("content-type", FORM), ("countersign-chain", self.chain))
         return await sign_request(
@@ -169,7 +171,7 @@ class Callers:
         end = time.monotonic() + READY_SECONDS
         async with httpx.AsyncClient(verify=tls, timeout=10) as client:
             while True:
-                message = await self._message(await self._nonce(client), hopeless=False)
+                message = await self.message(await self.nonce(client), hopeless=False)
                 code, document, _ = await self.send(client, message)
                 if code == "ok":
                     self.accepted.append((message, document["decision"]))
@@ -179,7 +181,7 @@ class Callers:
                 await asyncio.sleep(0.05)
 
 
-def _recorded(directory: Path) -> set[str]:
+def recorded(directory: Path) -> set[str]:
     """Return the decisions of a yes that are on disk, in whole lines."""
     found = set()
     for path in directory.glob("*.jsonl"):
@@ -226,7 +228,7 @@ async def _rounds(door: Door, callers: Callers, kills: Kills, count: int, rng: R
         await callers.until_allowed()
         await callers.run(rng.uniform(0.0, 1.5))
         accepted, callers.accepted = callers.accepted, []
-        missing = {decision for _message, decision in accepted} - _recorded(audit)
+        missing = {decision for _message, decision in accepted} - recorded(audit)
         kills.wrong += [f"a token without a record: {decision}" for decision in missing]
         last = max(audit.glob("*.jsonl"), key=lambda one: one.stat().st_mtime_ns)
         kills.torn += not last.read_bytes().endswith(b"\n")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-__all__ = ["Call", "Stage", "Who"]
+__all__ = ["Call", "Stage", "Who", "add_agent", "spiffe_id"]
 
 UNBOUNDED = {"instance_rate": 1e9, "instance_burst": 10**9, "address_rate": 1e9, "address_burst": 10**9}
 READER_TOOLS = ("read_file", "list_things")
@@ -94,15 +94,15 @@ class Stage:
         """Open a front door; its log is in ``directory/audit``."""
         world = await World.make(directory, limits=UNBOUNDED)
         other, stranger = foreign()
-        whole, reader = (_populate(world, name) for name in ("refunder", "reader"))
+        whole, reader = (add_agent(world, name) for name in ("refunder", "reader"))
         stage = cls(
             world,
             whole,
             reader,
             other,
             stranger,
-            other.leaf(stranger.public_key, _spiffe_id("refunder")),
-            world.ca.leaf(stranger.public_key, _spiffe_id("refunder")),
+            other.leaf(stranger.public_key, spiffe_id("refunder")),
+            world.ca.leaf(stranger.public_key, spiffe_id("refunder")),
         )
         for resource, obj in _objects():
             stage.put(resource, obj)
@@ -125,7 +125,7 @@ class Stage:
         """Return a certificate of the caller's key with the other agent's name."""
         name = "reader" if call.who is self.whole else "refunder"
         if name not in self._renamed:
-            self._renamed[name] = self.world.ca.leaf(call.who.key.public_key, _spiffe_id(name))
+            self._renamed[name] = self.world.ca.leaf(call.who.key.public_key, spiffe_id(name))
         return self._renamed[name]
 
     def stale(self) -> Iterator[None]:
@@ -196,14 +196,15 @@ class Stage:
         return code, document
 
 
-def _spiffe_id(agent: str) -> str:
+def spiffe_id(agent: str) -> str:
+    """Return the name in an agent's certificates."""
     return f"spiffe://{DOMAIN}/ns/billing/sa/{agent}"
 
 
-def _populate(world: World, agent: str) -> Who:
+def add_agent(world: World, agent: str) -> Who:
     """Add an agent, its pod, device and instance."""
     key = SoftwareKey()
-    who = Who(agent, key, chain_header([world.ca.leaf(key.public_key, _spiffe_id(agent))]))
+    who = Who(agent, key, chain_header([world.ca.leaf(key.public_key, spiffe_id(agent))]))
     identity, device = world.identity(serviceAccountName=agent), world.device()
     identity["metadata"] = identity["metadata"] | {"name": agent, "uid": f"uid-{agent}"}
     device["metadata"] = device["metadata"] | {"name": who.device, "uid": f"uid-{who.device}"}
@@ -217,7 +218,7 @@ def _populate(world: World, agent: str) -> Who:
         pod={"name": who.pod, "uid": f"uid-{who.pod}", "nodeName": f"node-{agent}"},
     )
     instance["metadata"] = instance["metadata"] | {"name": who.instance, "uid": f"uid-{who.instance}"}
-    instance["status"] = {"spiffeID": _spiffe_id(agent), "certificate": {"keyThumbprint": key.jkt}}
+    instance["status"] = {"spiffeID": spiffe_id(agent), "certificate": {"keyThumbprint": key.jkt}}
     put = world.source.put
     put(kube.AGENT_IDENTITIES, identity)
     put(kube.DEVICES, device)
