@@ -23,6 +23,7 @@ from countersign.devcluster import Plane, find_or_build
 __all__ = ["main"]
 
 COUNTS = {"fuzz": 1_000_000, "decisions": 1_000_000, "kills": 100}
+SHOWN = 5
 FLAT_MIB = 32.0
 """Resident memory may not be higher by more in the last third of the decisions than in the third before it."""
 CRDS = Path(__file__).parents[3] / "crds"
@@ -115,7 +116,7 @@ def main() -> int:
             status = max(status, _jobs(options, what))
             continue
         found = RUNS[what](options)
-        for one in found:
+        for one in found[:SHOWN]:
             print(f"FOUND {one}")
         print(f"==> {what}: {'nothing found' if not found else f'{len(found)} found'}, seed {options.seed}", flush=True)
         status = max(status, 1 if found else 0)

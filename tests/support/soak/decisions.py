@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SPOILERS", "Outcome", "Wrong", "decisions", "good_form", "log_faults", "plan_of"]
 
-TOGETHER = 64
+TOGETHER = 32
 """Decisions that run at once: their records share a sync."""
 PER_SECOND = 100
 """Decisions to each second of the world's clock, so that the replay store is as full at the end as at the beginning."""

@@ -17,6 +17,7 @@ from support.world import AUDIENCE, DOMAIN, FORM, ISSUER, SoftwareKey, World, po
 
 from countersign import kube
 from countersign.wire import Message, chain_header, sign_request
+from countersign_webhook.decide.recorder import Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Call", "Stage", "Who", "add_agent", "spiffe_id"]
 
 UNBOUNDED = {"instance_rate": 1e9, "instance_burst": 10**9, "address_rate": 1e9, "address_burst": 10**9}
+PATIENCE_SECONDS = 600.0
 READER_TOOLS = ("read_file", "list_things")
 
 
@@ -93,6 +95,13 @@ class Stage:
     async def make(cls, directory: Path) -> Stage:
         """Open a front door; its log is in ``directory/audit``."""
         world = await World.make(directory, limits=UNBOUNDED)
+        # A machine that has other things to do is not what is looked at here: the time for a decision has its own tests.
+        settings = world.context.settings
+        patient = settings.decide.model_copy(update={"timeout_seconds": PATIENCE_SECONDS})
+        world.use(
+            settings=settings.model_copy(update={"decide": patient}),
+            recorder=Recorder(world.context.audit, seconds=PATIENCE_SECONDS),
+        )
         other, stranger = foreign()
         whole, reader = (add_agent(world, name) for name in ("refunder", "reader"))
         stage = cls(
