@@ -40,6 +40,7 @@ from countersign.audit.lines import read_lines
 from countersign.wire import TokenExam, verify_token
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from countersign.wire import Message
@@ -266,10 +267,21 @@ async def _token_fault(stage: Stage, call: Call, document: dict[str, Any], *, ev
 
 
 async def decisions(
-    directory: Path, seed: str, indices: range, *, quiet: bool = False, most: int = 20
+    directory: Path,
+    seed: str,
+    indices: range,
+    *,
+    quiet: bool = False,
+    most: int = 20,
+    prepare: Callable[[Stage], None] | None = None,
 ) -> tuple[Outcome, Stage]:
-    """Make the decisions ``indices`` of ``seed`` at one front door; stop after ``most`` wrong ones. The log is closed."""
+    """Make the decisions ``indices`` of ``seed`` at one front door; stop after ``most`` wrong ones. The log is closed.
+
+    ``prepare`` may change the world before the first.
+    """
     stage = await Stage.make(directory)
+    if prepare is not None:
+        prepare(stage)
     outcome = Outcome(Progress("decisions", len(indices), quiet=quiet))
     due: list[Plan] = []
     try:

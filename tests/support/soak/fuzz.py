@@ -12,7 +12,7 @@ from typing import Any
 from support.soak.progress import Progress
 from support.soak.targets import TARGETS, Target
 
-__all__ = ["Found", "Run", "fuzz", "target_of"]
+__all__ = ["Found", "Run", "fuzz", "read_one", "target_of"]
 
 CPU_SECONDS = 2.0
 """More CPU than this for one input is a find as well: the bound of what one request may cost, with much to spare."""
@@ -44,7 +44,8 @@ def target_of(index: int) -> Target:
     return _DUE[index % len(_DUE)]
 
 
-def _one(target: Target, seed: str, index: int) -> tuple[str | None, float, Any]:
+def read_one(target: Target, seed: str, index: int) -> tuple[str | None, float, Any]:
+    """Make and read one input; return what was wrong with that, or None, the CPU it took in seconds, and the input."""
     made = target.make(Random(f"{seed}:{index}"))
     began = time.thread_time()
     try:
@@ -63,7 +64,7 @@ def fuzz(seed: str, indices: range, *, quiet: bool = False, most: int = 20, seco
         if end is not None and time.monotonic() > end:
             break
         target = target_of(index)
-        what, spent, made = _one(target, seed, index)
+        what, spent, made = read_one(target, seed, index)
         run.counts[target.name] += 1
         if spent > run.slowest.get(target.name, (0.0, 0))[0]:
             run.slowest[target.name] = (spent, index)

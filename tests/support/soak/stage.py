@@ -115,6 +115,7 @@ class Stage:
         )
         for resource, obj in _objects():
             stage.put(resource, obj)
+        await world.context.book.settle()  # what is much is compiled between requests
         return stage
 
     def put(self, resource: kube.Resource, obj: dict[str, Any]) -> None:
