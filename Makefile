@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup packages e2e-packages demo test lint format types contracts crds chart lock bench image e2e e2e-down clean
+.PHONY: help setup packages e2e-packages demo test soak lint format types contracts crds chart lock bench image e2e e2e-down clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -44,6 +44,13 @@ demo: setup ## run the main job end to end, then attack it
 test: setup lint types contracts ## run everything that CI runs
 	@echo "==> tests"
 	@$(BIN)/python -m pytest
+
+# SEED=… does a run again; WHAT=fuzz|decisions|kills is one of the three; JOBS=1 leaves a core to others; FIRST= goes on from there.
+JOBS ?= 2
+WHAT ?= all
+soak: setup ## the long runs: a million inputs, a million decisions, a hundred kill -9 (about an hour on 2 cores)
+	@PYTHONPATH=tests:operator:webhook $(BIN)/python -m support.soak $(WHAT) --jobs $(JOBS) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(FIRST),--first $(FIRST)) $(if $(COUNT),--count $(COUNT))
 
 lint: .venv/.ready ## ruff: style and formatting
 	@echo "==> ruff"

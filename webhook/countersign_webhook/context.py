@@ -28,6 +28,7 @@ from countersign.kube import (
 )
 from countersign.kube.injection import InjectionSettings
 from countersign.kube.slim import head_only
+from countersign.replaystore import RedisCommands
 from countersign.wire import MemoryReplayCache, Nonces, SharedReplayCache
 from countersign_webhook.decide.facts import Registry
 from countersign_webhook.decide.limit import RateLimit
@@ -39,7 +40,7 @@ from countersign_webhook.heads import HeadMap
 from countersign_webhook.keys import TokenKeys
 from countersign_webhook.metrics import WebhookMetrics
 from countersign_webhook.reading.readers import Readers
-from countersign_webhook.replay import RedisCommands, read_nonce_key
+from countersign_webhook.replay import read_nonce_key
 from countersign_webhook.skew import SkewAlarm
 
 if TYPE_CHECKING:
