@@ -11,10 +11,11 @@ from timing import Case
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["CALL", "DECISION", "EXCHANGE", "VERIFIER", "VERIFY", "cases", "tpm_cases"]
+__all__ = ["CALL", "DECISION", "EXCHANGE", "KNOWN", "VERIFIER", "VERIFY", "cases", "tpm_cases"]
 
 VERIFY = "ECDSA P-256 verify (the yardstick)"
 DECISION = "floor of a decision: two verifies, one sign"
+KNOWN = "floor of a decision whose chain is known: one verify, one sign"
 VERIFIER = "floor of the verifier: two verifies"
 EXCHANGE = "floor of the exchange: one TPM sign, and a decision's"
 CALL = "floor of a signed call: two TPM signs, a decision's, the verifier's"
@@ -41,6 +42,11 @@ def _decision() -> None:
     _sign()  # the token
 
 
+def _known() -> None:
+    _verify()  # the request
+    _sign()  # the token
+
+
 def _verifier() -> None:
     _verify()  # the token
     _verify()  # the request
@@ -52,6 +58,7 @@ def cases() -> list[Case]:
         Case(VERIFY, _verify),
         Case("ECDSA P-256 sign", _sign),
         Case(DECISION, _decision),
+        Case(KNOWN, _known),
         Case(VERIFIER, _verifier),
     ]
 
