@@ -10,6 +10,8 @@ from support.attestation import NOW
 from support.enrolment import NODE, UNLIMITED, URL, Account, Caller, Office, bare_pod
 
 from countersign.attest import SoftwareDevice
+from countersign.authority import checks
+from countersign.authority.checks import ATTEST_STEPS
 from countersign.authority.limits import Askers, _neighbour
 from countersign.authority.settings import Limits
 from countersign.clock import FakeClock
@@ -110,6 +112,14 @@ async def test_e3_a_pod_that_asks_too_often_is_refused_and_another_is_not(tmp_pa
         assert (await other.attest()).json()["code"] != "rate.limited"
         office.clock.advance(4)
         await one.admitted()
+
+
+async def test_e3_without_that_check_a_pod_asks_as_often_as_it_likes(tmp_path: Path) -> None:
+    async with Office.open(tmp_path, limits={**UNLIMITED, "pod_burst": 3}) as office:
+        steps = tuple(step for step in ATTEST_STEPS if step is not checks.pod_patient)
+        office.use(attest_steps=steps)
+        one = await office.signer()
+        assert {(await one.attest()).status_code for _ in range(5)} == {200}
 
 
 async def test_e3_a_node_whose_pods_ask_too_often_is_refused_and_another_is_not(tmp_path: Path) -> None:
