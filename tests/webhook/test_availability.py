@@ -12,7 +12,7 @@ from support.world import World, form, settings, write_keys
 
 from countersign import kube
 from countersign.errors import Unavailable
-from countersign_webhook.decide.limit import RateLimit
+from countersign.wire.limit import RateLimit
 from countersign_webhook.decide.notices import Notices
 from countersign_webhook.decide.recorder import Recorder
 from countersign_webhook.skew import SkewAlarm

@@ -30,8 +30,8 @@ from countersign.kube.injection import InjectionSettings
 from countersign.kube.slim import head_only
 from countersign.replaystore import RedisCommands
 from countersign.wire import MemoryReplayCache, Nonces, SharedReplayCache
+from countersign.wire.limit import RateLimit
 from countersign_webhook.decide.facts import Registry
-from countersign_webhook.decide.limit import RateLimit
 from countersign_webhook.decide.notices import Notices
 from countersign_webhook.decide.peps import Peps
 from countersign_webhook.decide.recorder import Recorder

@@ -83,6 +83,11 @@ async def token_bound_to_pod(exam: Exam) -> None:
         raise Denied("attest.token_unbound", "the token is not bound to a pod")
 
 
+async def pod_patient(exam: Exam) -> None:
+    """3: neither the pod nor its node asks too often."""
+    exam.askers.pod(exam.review)
+
+
 async def pod_exists(exam: Exam) -> None:
     """3: the pod exists now and is not being deleted."""
     review = exam.review
@@ -310,6 +315,7 @@ TOKEN_STEPS: Final[tuple[EnrolmentStep, ...]] = (
     bearer_present,
     token_authenticated,
     token_bound_to_pod,
+    pod_patient,
     pod_exists,
     pod_not_ended,
     pod_has_uid,

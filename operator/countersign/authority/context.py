@@ -18,6 +18,7 @@ from countersign.authority.ca import CaError, CertificateAuthority
 from countersign.authority.cluster import WATCHED, Cluster
 from countersign.authority.custody import Custody
 from countersign.authority.issuance import Issuance
+from countersign.authority.limits import Askers
 from countersign.authority.reconcile import Reconciler
 from countersign.authority.recorder import Metrics, Recorder
 from countersign.authority.store import SqlOrderStore
@@ -139,6 +140,7 @@ class ProcessContext:
             acme_url=acme.directory_url,
             ca_bundle=lambda: ca_bundle(settings),
             lock=asyncio.Lock(),
+            askers=Askers.of(settings.limits, clock),
         )
         return cls(
             settings=settings,
