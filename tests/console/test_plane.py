@@ -50,7 +50,7 @@ class Person:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=250,
             env={**os.environ, "KUBECONFIG": str(self.kubeconfig), "COLUMNS": "80"},
         )
         assert "Traceback" not in done.stderr, done.stderr

@@ -171,7 +171,7 @@ def test_the_step_calls_its_tool_and_says_how_it_went(
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=250,
     )
 
     assert (done.returncode, list(json.loads(done.stdout))) == (status, ["status", word])

@@ -507,7 +507,7 @@ def told(agent: Agent) -> Iterator[Agent]:
 def plugin(kubeconfig: Path, *words: str) -> tuple[int, str, str]:
     """Run ``kubectl countersign`` as somebody."""
     command = [str(COUNTERSIGN.with_name("kubectl-countersign")), *words, "--kubeconfig", str(kubeconfig)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=250)
     return done.returncode, done.stdout, done.stderr
 
 

@@ -88,6 +88,11 @@ def complete() -> None:
     """
     words = sys.argv[1:] or [""]
     wanted = next((word for word in words[:-1] if not word.startswith("-")), None)
+    if wanted is None and not words[-1].startswith("-"):
+        for name in sorted(point.name for point in entry_points(group=_GROUP) if point.name.startswith(words[-1])):
+            typer.echo(name)  # a name needs no import of what it names
+        typer.echo(f":{_NO_FILES}")
+        return
     # The shell's own way to ask: typer answers with one suggestion a line and ends.
     os.environ |= {
         "_COUNTERSIGN_COMPLETE": "complete_bash",

@@ -24,7 +24,6 @@ _AGE: Final = re.compile(r"(\d{1,6})([smhd])")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 command = typer.Typer(
-    help="Read the record of every decision: of a live cluster, or with a subcommand of files.",
     epilog=(
         "Examples:  kubectl countersign audit -n billing --answer deny --since 1h   ·   "
         "kubectl countersign audit -A --code policy. -o json   ·   countersign audit verify DIR"
@@ -64,7 +63,9 @@ def read(  # noqa: PLR0913 - each is an option that people type
     context: Context = None,
     system: System = SYSTEM,
 ) -> None:
-    """Print the newest records of calls by agents of a namespace, from every webhook, by time.
+    """Read the record of every decision: of a live cluster, or with a subcommand of files.
+
+    Prints the newest records of calls by agents of a namespace, from every webhook, by time.
 
     It takes the verb audit on agentinstances.countersign.dev in that namespace (ClusterRole countersign-auditor) and the way to
     the webhook (countersign-audit-reader): docs/wire.md, section 9.1. The webhook asks the API server for both at each question.
