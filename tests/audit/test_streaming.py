@@ -18,6 +18,7 @@ from countersign.audit import Filters, Head, query, sign_head, verify_log
 from countersign.audit.chain import NO_PREVIOUS, digest, encode
 from countersign.audit.lines import LINE_MAX, read_back, read_lines, whole_size
 from countersign.audit.main import command
+from countersign.audit.reading import newest
 from countersign.audit.record import head_record, open_record
 from countersign.audit.scan import FAULTS_MAX
 from countersign.audit.shown import Output, Shown
@@ -114,6 +115,7 @@ def test_an_unfinished_line_is_no_record_though_all_of_it_is_there(tmp_path: Pat
     path.write_bytes(path.read_bytes()[:-1])
 
     assert tools(query([path], Filters())) == ["get_charge-0", "get_charge-1"]
+    assert tools(newest(tmp_path, Filters(), None, 5)[0])[::-1] == ["get_charge-1", "get_charge-0"]
     tail = Tail([path], Filters())
     assert tools(tail.newest(5)) == ["get_charge-0", "get_charge-1"]
     assert tail.new() == []

@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from countersign.audit.lines import read_lines
 from countersign.audit.query import Filters, record_of, row_of, wanted
 from countersign.audit.verify import log_paths
 
@@ -48,15 +49,14 @@ def _matching(
         # A file's last record is no younger than its last write: what is older than the question holds nothing for it.
         if filters.since is not None and path.stat().st_mtime + _SLACK_SECONDS < filters.since.timestamp():
             continue
-        with path.open("rb") as lines:
-            for line in lines:
-                record = record_of(line)
-                if record is None or not wanted(record, filters):
-                    continue
-                row = row_of(record)
-                if filters.match(record, row) and namespace in (None, namespace_of(record)):
-                    order += 1
-                    yield row.time, order, record
+        for line in read_lines([path]):
+            record = None if line.data is None or line.torn else record_of(line.data)
+            if record is None or not wanted(record, filters):
+                continue
+            row = row_of(record)
+            if filters.match(record, row) and namespace in (None, namespace_of(record)):
+                order += 1
+                yield row.time, order, record
 
 
 def _main() -> None:

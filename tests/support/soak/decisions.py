@@ -238,6 +238,7 @@ async def _judge(stage: Stage, plan: Plan, message: Message, codes: frozenset[st
         call = plan.call
         made = f"{call.who.agent} {call.entry()} body={call.body!r}"[:1500]
         outcome.wrong.append(Wrong(plan.index, f"{plan.kind}: {fault} ({made})"))
+        outcome.progress.say(f"FOUND decision {plan.index}")
 
 
 async def _token_fault(stage: Stage, call: Call, document: dict[str, Any], *, every: bool) -> str | None:

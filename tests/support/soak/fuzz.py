@@ -70,6 +70,7 @@ def fuzz(seed: str, indices: range, *, quiet: bool = False, most: int = 20, seco
             run.slowest[target.name] = (spent, index)
         if what is not None:
             run.found.append(Found(target.name, index, what, repr(made)[:2000]))
+            run.progress.say(f"FOUND {target.name}, input {index}")
             if len(run.found) >= most:
                 break
         run.progress.step(f"(go on with --first {index + indices.step})")
