@@ -68,9 +68,13 @@ contracts: .venv/.ready ## import contracts, and generated files as they would b
 	@echo "==> import contracts and generated files"
 	@$(BIN)/lint-imports --no-logo >/dev/null || $(BIN)/lint-imports
 	@$(BIN)/countersign crds --check
+	@PYTHONPATH=tests $(BIN)/python -m support.values_table --check
 
 crds: .venv/.ready ## write crds/ and the chart's copy from the models
 	@$(BIN)/countersign crds
+
+chart: .venv/.ready ## write the chart's table of values from the comments in values.yaml
+	@PYTHONPATH=tests $(BIN)/python -m support.values_table
 
 bench: setup ## measure, print and write docs/benchmarks.md (ONLY="decisions …": print these parts alone)
 	@$(BIN)/python bench/run.py $(if $(ONLY),--only $(ONLY))

@@ -91,7 +91,7 @@ async def test_a_list_and_events_become_objects_indexes_and_calls() -> None:
     cache.add_index(CONFIG_MAPS, "team", team)
     cache.subscribe(lambda _resource, _kind, _obj: 1 / 0)
     cache.subscribe(lambda _resource, kind, obj: told.append((kind, obj["metadata"]["name"])))
-    assert (cache.synced, cache.stale(60)) == (False, ["configmaps"])
+    assert (cache.synced, cache.stale(60), cache.age(CONFIG_MAPS)) == (False, ["configmaps"], float("inf"))
 
     await cache.start()
     await eventually(lambda: len(told) == 5, "every change is told, whatever the other listener does")
@@ -153,8 +153,9 @@ async def test_a_kind_without_contact_grows_stale_and_recovers() -> None:
     async with following(script, clock) as cache:
         await cache.wait_synced()
         clock.advance(31)
-        assert cache.stale(30) == ["configmaps"]
+        assert (cache.stale(30), cache.age(CONFIG_MAPS)) == (["configmaps"], 31)
         await eventually(lambda: cache.stale(30) == [], "contact again")
+        assert cache.age(CONFIG_MAPS) == 0
         clock.advance(31)
         assert cache.stale(30) == ["configmaps"]
 

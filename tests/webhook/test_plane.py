@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from cryptography.hazmat.primitives.asymmetric import ec
+from support.rights import SYSTEM, grant, token_of
 from support.world import FORM, Ca, SoftwareKey, details, form, write_keys
 from typer.testing import CliRunner
 
@@ -77,6 +78,7 @@ def write_tls(directory: Path, ca: LocalCA) -> None:
 
 
 def configure(directory: Path, plane: Plane, ca: LocalCA, ports: dict[str, int]) -> Path:
+    grant(plane, "webhook")
     write_tls(directory, ca)
     (directory / "client-ca.crt").write_bytes(plane.webhook_client_ca.pem)
     now = datetime.now(UTC)
@@ -84,7 +86,7 @@ def configure(directory: Path, plane: Plane, ca: LocalCA, ports: dict[str, int])
     write_keys(directory / "keys", (key, now - timedelta(days=1), now + timedelta(days=30)))
     tls = {"host": HOST, "tls_cert": str(directory / "tls.crt"), "tls_key": str(directory / "tls.key")}
     settings = {
-        "kubeconfig": str(plane.admin_kubeconfig),
+        "kubeconfig": str(plane.kubeconfig(directory / "kubeconfig", token_of(plane, "webhook", directory / "token"))),
         "cluster": "dev",
         "issuer": f"https://{HOST}:{ports['calls']}",
         "admission": {**tls, "port": ports["admission"], "client_ca": str(directory / "client-ca.crt")},
@@ -624,7 +626,6 @@ async def test_e1_the_head_of_the_log_is_signed_and_kept_in_a_config_map(
 ) -> None:
     ca, ports = LocalCA("serving"), dict(zip(("admission", "calls", "health"), free_ports(3), strict=True))
     config = configure(tmp_path, crds, ca, ports)
-    config.write_text(yaml.safe_dump({**yaml.safe_load(config.read_text()), "namespace": namespace}))
     child = start("webhook", [str(COUNTERSIGN), "webhook", "--config", str(config)], log=tmp_path / "log")
     running = Running(crds, child, ca, tmp_path, ports)
     try:
@@ -635,10 +636,9 @@ async def test_e1_the_head_of_the_log_is_signed_and_kept_in_a_config_map(
     finally:
         child.stop()
 
-    maps = crds.kubectl("get", "configmaps", "-n", namespace, "-l", "countersign.dev/audit=head", "-o", "json")
-    [kept] = json.loads(maps)["items"]
     [log] = (tmp_path / "audit").glob("*.jsonl")
-    assert kept["metadata"]["name"] == f"countersign-audit-{log.stem}"
+    maps = crds.kubectl("get", "configmap", f"countersign-audit-{log.stem}", "-n", SYSTEM, "-o", "json")
+    assert json.loads(maps)["metadata"]["labels"]["countersign.dev/audit"] == "head"
     words = ["verify", str(tmp_path / "audit"), "--heads", "-"]
     good = CliRunner().invoke(command, words, input=maps)
     assert (good.exit_code, "not checked" in good.output) == (0, False), good.output

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from countersign.audit import AuditLog, HeadKeeper
@@ -114,6 +115,7 @@ class WebhookContext:
     ) -> WebhookContext:
         """Join the parts. With a replay store of its own the key of the nonces is made here: a restart voids them (A7)."""
         metrics, limits = WebhookMetrics(), settings.limits
+        metrics.follow({one.plural: partial(source.age, one) for one in WATCHED}, audit, settings.calls.tls_cert)
         return cls(
             settings=settings,
             clock=clock,

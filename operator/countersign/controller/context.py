@@ -105,12 +105,15 @@ class ProcessContext:
         if not self.complete.is_set() and not faults:
             faults.append("first lists")
         if self.leader.leading and not self.material.ready:
-            faults.append("serving certificates and token keys")
+            why = f": {self.material.fault}" if self.material.fault else ""
+            faults.append(f"serving certificates and token keys{why}")
         if (fault := skew_fault(self.kube.clock_skew, "the API server")) is not None:
             faults.append(fault)
         self.metrics.skew.labels("api_server").set(self.kube.clock_skew or 0.0)
         self.metrics.ready.set(not faults)
         self.metrics.leading.set(self.leader.leading)
+        if not self.leader.leading:
+            self.metrics.forget()
         return faults
 
     async def _work(self) -> None:

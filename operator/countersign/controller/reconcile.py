@@ -20,6 +20,7 @@ from countersign.controller.material import MANAGER, Material
 from countersign.controller.policies import plan_policy
 from countersign.controller.pools import plan_pool
 from countersign.controller.servers import Audiences, plan_server
+from countersign.controller.serving import Unusable
 from countersign.controller.view import View
 from countersign.kube import (
     AGENT_IDENTITIES,
@@ -157,7 +158,7 @@ class Reconciler:
         while True:
             try:
                 await self._material.refresh()
-            except KubeError as error:
+            except (KubeError, Unusable) as error:
                 _LOG.warning("certificates and keys are not as they should be", error=str(error))
                 wait = _SOON
             except Exception:  # noqa: BLE001 - the next pass must come

@@ -89,9 +89,11 @@ class WatchCache:
 
     def stale(self, max_age_seconds: float) -> _Names:
         """Return the plural names of the kinds without contact for longer than ``max_age_seconds``, or never listed."""
-        now = self._clock.monotonic()
-        last = float("-inf")
-        return [one.plural for one in self._stores if now - self._contact.get(one, last) > max_age_seconds]
+        return [one.plural for one in self._stores if self.age(one) > max_age_seconds]
+
+    def age(self, r: Resource) -> float:
+        """Return the seconds since the last contact about a kind; infinite before the first."""
+        return self._clock.monotonic() - self._contact.get(r, float("-inf"))
 
     def get(self, r: Resource, name: str, namespace: str | None = None) -> dict[str, Any] | None:
         """Return one object, or None."""
