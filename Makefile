@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup packages e2e-packages demo test lint format types contracts crds chart lock bench image root nodes e2e e2e-down clean
+.PHONY: help setup packages e2e-packages demo test soak lint format types contracts crds chart lock bench image root nodes e2e e2e-down clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -45,6 +45,13 @@ test: setup nodes lint types contracts ## run everything that CI runs
 	@echo "==> tests"
 	@$(BIN)/python -m pytest
 
+# SEED=… does a run again; WHAT=fuzz|decisions|kills is one of the three; JOBS=1 leaves a core to others; FIRST= goes on from there.
+JOBS ?= 2
+WHAT ?= all
+soak: setup ## the long runs: a million inputs, a million decisions, a hundred kill -9 (about an hour on 2 cores)
+	@PYTHONPATH=tests:operator:webhook $(BIN)/python -m support.soak $(WHAT) --jobs $(JOBS) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(FIRST),--first $(FIRST)) $(if $(COUNT),--count $(COUNT))
+
 lint: .venv/.ready ## ruff: style and formatting
 	@echo "==> ruff"
 	@$(BIN)/ruff check --quiet .
@@ -61,12 +68,16 @@ contracts: .venv/.ready ## import contracts, and generated files as they would b
 	@echo "==> import contracts and generated files"
 	@$(BIN)/lint-imports --no-logo >/dev/null || $(BIN)/lint-imports
 	@$(BIN)/countersign crds --check
+	@PYTHONPATH=tests $(BIN)/python -m support.values_table --check
 
 crds: .venv/.ready ## write crds/ and the chart's copy from the models
 	@$(BIN)/countersign crds
 
-bench: setup ## measure, print and write docs/benchmarks.md
-	@$(BIN)/python bench/run.py
+chart: .venv/.ready ## write the chart's table of values from the comments in values.yaml
+	@PYTHONPATH=tests $(BIN)/python -m support.values_table
+
+bench: setup ## measure, print and write docs/benchmarks.md (ONLY="decisions …": print these parts alone)
+	@$(BIN)/python bench/run.py $(if $(ONLY),--only $(ONLY))
 
 # What real nodes and images need beside the packages above.
 E2E_PACKAGES := buildah conntrack containerd containernetworking-plugins iproute2 iptables mmdebstrap runc

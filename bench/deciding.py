@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from inside import AUDIENCE, GRANTS, TOOL, policies_of, server
 
 from countersign import kube
@@ -34,10 +35,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-__all__ = ["Cluster", "Member", "context_of", "crew", "request"]
+__all__ = ["ISSUER", "SPIFFE_ID", "Cluster", "Member", "context_of", "crew", "details", "request"]
 
-_ISSUER = "https://countersign.example.com"
-_SPIFFE_ID = "spiffe://agents.example.com/ns/billing/sa/refund-agent"
+ISSUER = "https://countersign.example.com"
+SPIFFE_ID = "spiffe://agents.example.com/ns/billing/sa/refund-agent"
 _UNBOUNDED = 1_000_000_000
 
 
@@ -65,6 +66,11 @@ class Cluster:
         del max_age_seconds
         return []
 
+    def age(self, r: kube.Resource) -> float:
+        """Return no time: it is all fresh."""
+        del r
+        return 0.0
+
     def get(self, r: kube.Resource, name: str, namespace: str | None = None) -> dict[str, Any] | None:
         """Return one object, or None."""
         return self._stores[r.plural].get(name, namespace)
@@ -88,18 +94,28 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Member:
-    """An instance: its key, and the value of ``Countersign-Chain``."""
+    """An instance: its key, its certificate, and the value of ``Countersign-Chain``."""
 
     key: TestKey
+    certificate: str
     chain: str
 
 
 def crew(count: int) -> tuple[list[Member], dict[str, Any]]:
-    """Return ``count`` instances of one agent, and what a front door must know of them (JSON)."""
+    """Return ``count`` instances of one agent, and what a front door must know of them (JSON).
+
+    One more comes last whose certificate is of another CA, though its instance is known: it gets no answer but no.
+    """
     ca = LocalCA("Bench Identity CA")
-    keys = [TestKey() for _ in range(count)]
-    members = [Member(key, chain_header([_leaf(ca, key.public_key)])) for key in keys]
-    return members, {"bundle": ca.pem.decode(), "thumbprints": [key.jkt for key in keys]}
+    members = [*(_member(ca) for _ in range(count)), _member(LocalCA("Another CA"))]
+    return members, {"bundle": ca.pem.decode(), "thumbprints": [one.key.jkt for one in members]}
+
+
+def _member(ca: LocalCA) -> Member:
+    """Return an instance with a certificate of ``ca``."""
+    key = TestKey()
+    leaf = _leaf(ca, key.public_key)
+    return Member(key, leaf.public_bytes(Encoding.PEM).decode(), chain_header([leaf]))
 
 
 async def context_of(directory: Path, known: dict[str, Any], policies: int) -> tuple[WebhookContext, Cluster]:
@@ -118,15 +134,20 @@ async def context_of(directory: Path, known: dict[str, Any], policies: int) -> t
     return replace(context, replay=MemoryReplayCache(epoch=0)), source
 
 
-async def request(member: Member, nonce: str) -> Message:
+def details(tool: str = TOOL, arguments: Any = None) -> dict[str, Any]:
+    """Return the call that is asked about, as ``authorization_details`` has it."""
+    what = {"type": "countersign_call", "protocol": "MCP", "method": "tools/call", "tool": tool}
+    return {**what, "arguments": arguments or {"charge": "ch_1", "amount": 1200}}
+
+
+async def request(member: Member, nonce: str, call: dict[str, Any] | None = None) -> Message:
     """Return the question for a token for one ``tools/call``, as a signer signs it."""
-    details = {"type": "countersign_call", "protocol": "MCP", "method": "tools/call", "tool": TOOL}
     form = {
         "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
         "subject_token_type": "urn:countersign:token-type:task",
         "subject_token": "current",
         "resource": AUDIENCE,
-        "authorization_details": json.dumps([{**details, "arguments": {"charge": "ch_1", "amount": 1200}}]),
+        "authorization_details": json.dumps([details() if call is None else call]),
     }
     body = urlencode(form).encode()
     headers = (
@@ -137,14 +158,14 @@ async def request(member: Member, nonce: str) -> Message:
     )
     message = Message("POST", "/token", headers, body)
     created = int(datetime.now(UTC).timestamp())
-    return await sign_request(message, member.key, audience=f"{_ISSUER}/token", nonce=nonce, created=created)
+    return await sign_request(message, member.key, audience=f"{ISSUER}/token", nonce=nonce, created=created)
 
 
 def _leaf(ca: LocalCA, key: ec.EllipticCurvePublicKey) -> x509.Certificate:
     now = datetime.now(UTC)
     others = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "key_cert_sign")
     usage = dict.fromkeys((*others, "crl_sign", "encipher_only", "decipher_only"), False)
-    name = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(_SPIFFE_ID)])
+    name = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(SPIFFE_ID)])
     authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key())
     return (
         x509.CertificateBuilder()
@@ -165,13 +186,16 @@ def _leaf(ca: LocalCA, key: ec.EllipticCurvePublicKey) -> x509.Certificate:
 
 
 def _settings(directory: Path) -> WebhookSettings:
-    """Return the default settings, but for the bounds on one caller's rate: a few instances ask for everybody here."""
+    """Return the default settings, but for the bounds on one caller's rate and on the time of a decision.
+
+    A few instances ask for everybody here, and a machine that others use too must not end the run.
+    """
     port = {"host": "127.0.0.1", "port": 0, "tls_cert": directory / "tls.crt", "tls_key": directory / "tls.key"}
     bounds = ("instance_rate", "instance_burst", "address_rate", "address_burst")
     return WebhookSettings.model_validate(
         {
             "cluster": "bench",
-            "issuer": _ISSUER,
+            "issuer": ISSUER,
             "admission": port,
             "calls": port,
             "token_keys": directory / "keys",
@@ -179,6 +203,7 @@ def _settings(directory: Path) -> WebhookSettings:
             "audiences": [{"prefix": prefix, "namespaces": names} for prefix, names in GRANTS],
             "injection": {"image": "countersign:bench", "version": "bench"},
             "limits": dict.fromkeys(bounds, _UNBOUNDED),
+            "decide": {"timeout_seconds": 10},
         }
     )
 
@@ -214,7 +239,7 @@ def _objects(known: dict[str, Any], policies: int, now: datetime) -> list[tuple[
             "pod": {"name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"], "nodeName": "worker-1"},
             "state": "Active",
         }
-        status = {"spiffeID": _SPIFFE_ID, "certificate": {"keyThumbprint": jkt}}
+        status = {"spiffeID": SPIFFE_ID, "certificate": {"keyThumbprint": jkt}}
         found += [(kube.PODS, pod), (kube.AGENT_INSTANCES, _object(instance, spec, "billing", status=status))]
     return found
 

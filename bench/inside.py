@@ -1,31 +1,22 @@
-"""The decision's own rooms, without a network: policy at three sizes, and the audit log on this machine's disk."""
+"""The decision's own room, without a network: policy at three sizes; and the policies, calls and records that others use too."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import tempfile
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from floor import VERIFY
 from timing import Case
 
-from countersign.audit import AuditLog, decision_record, new_decision_id
-from countersign.clock import SystemClock
+from countersign.audit import decision_record, new_decision_id
 from countersign.policy import Agent, Caller, Catalogue, Device, Instance, Question, RuleSet, decide
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-__all__ = ["AUDIENCE", "GRANTS", "TOOL", "opened", "policies_of", "policy", "question", "record", "server"]
+__all__ = ["AUDIENCE", "GRANTS", "TOOL", "cases", "policies_of", "policy", "question", "record", "server"]
 
 AUDIENCE = "https://tools.example.com/stripe"
 TOOL = "create_refund"
 GRANTS = (("https://tools.example.com", ("billing",)),)
 _SIZES = (10, 1_000, 10_000)
-_TOGETHER = 64
 
 
 def server() -> dict[str, Any]:
@@ -44,7 +35,7 @@ def policies_of(count: int) -> list[dict[str, Any]]:
 
 
 def policy(number: int | None, maximum: int = 5000) -> dict[str, Any]:
-    """Return the policy that allows the call (``number`` None), or one of another agent."""
+    """Return the policy that allows the call (``number`` None) unless the charge is disputed, or one of another agent."""
     name = "policy-mine" if number is None else f"policy-{number}"
     rule = {
         "name": "small",
@@ -56,10 +47,15 @@ def policy(number: int | None, maximum: int = 5000) -> dict[str, Any]:
         ],
         "arguments": [{"pointer": "/amount", "type": "Integer", "integer": {"minimum": 1, "maximum": maximum}}],
     }
+    rules = [rule]
+    if number is None:
+        about = {"subjects": rule["subjects"], "tools": rule["tools"], "reason": "The charge is disputed."}
+        disputed = {"pointer": "/charge", "type": "String", "string": {"values": ["ch_disputed"]}}
+        rules.append({"name": "disputed", "effect": "Deny", **about, "arguments": [disputed]})
     return {
         "kind": "ToolPolicy",
         "metadata": {"namespace": "billing", "name": name, "uid": f"uid-{name}"},
-        "spec": {"rules": [rule]},
+        "spec": {"rules": rules},
     }
 
 
@@ -110,33 +106,16 @@ def record(now: datetime) -> dict[str, Any]:
     )
 
 
-@contextlib.asynccontextmanager
-async def opened() -> AsyncIterator[list[Case]]:
-    """Compile the rules, open a log, and yield what to time."""
+def cases() -> list[Case]:
+    """Compile the rules, and return what to time."""
     now, catalogue = datetime.now(UTC), Catalogue.build([server()], GRANTS)
     asked = question(now)
-    cases = []
+    found = []
     for size in _SIZES:
         rules = RuleSet.compile(policies_of(size))
         answer = decide(asked, rules, catalogue)
         if not answer.allowed:
             raise RuntimeError(f"the benchmark's own call was refused: {answer.code}")
         name = f"decide, {size:,} policies"
-        cases.append(Case(name, lambda rules=rules: decide(asked, rules, catalogue), of=VERIFY))
-    with tempfile.TemporaryDirectory(prefix="cs-bench-") as place:
-        log = await AuditLog.open(Path(place), process="bench", clock=SystemClock())
-
-        async def alone() -> None:
-            await log.append(record(now))
-
-        async def together() -> None:
-            await asyncio.gather(*(log.append(record(now)) for _ in range(_TOGETHER)))
-
-        try:
-            yield [
-                *cases,
-                Case("audit record, on disk, alone", alone, of=VERIFY),
-                Case(f"audit records, on disk, {_TOGETHER} at once, all of them", together, of=VERIFY),
-            ]
-        finally:
-            await log.aclose()
+        found.append(Case(name, lambda rules=rules: decide(asked, rules, catalogue), of=VERIFY))
+    return found

@@ -13,7 +13,35 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from timing import Timed
 
-__all__ = ["Section", "document", "load", "machine"]
+__all__ = ["Claim", "Section", "Table", "document", "load", "machine"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the summary, made from the figures of the run; ``reached`` is None where there is no goal."""
+
+    text: str
+    reached: bool | None = None
+
+    @property
+    def line(self) -> str:
+        """How the page says it."""
+        return self.text if self.reached is None else f"**{'Reached' if self.reached else 'Missed'}**: {self.text}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under a head; the columns ``words`` are words, the others figures."""
+
+    head: list[str]
+    rows: list[list[str]]
+    words: tuple[int, ...] = (0,)
+
+    @property
+    def lines(self) -> list[str]:
+        """As Markdown."""
+        rule = ["---" if number in self.words else "---:" for number, _ in enumerate(self.head)]
+        return [_row(self.head), f"|{'|'.join(rule)}|", *(_row(each) for each in self.rows)]
 
 
 @dataclass
@@ -26,6 +54,8 @@ class Section:
     facts: list[tuple[str, str]] = field(default_factory=list)
     missing: str | None = None
     others: dict[str, Timed] = field(default_factory=dict)
+    tables: list[Table] = field(default_factory=list)
+    claims: list[Claim] = field(default_factory=list)
 
 
 def load() -> float:
@@ -43,13 +73,27 @@ def machine() -> str:
 
 def document(sections: list[Section], *, rounds: int, seconds: float, busy: tuple[float, float]) -> str:
     """Return the page; ``busy`` is the load before and after the run."""
-    lines = [
-        "# Benchmarks",
-        "",
+    lines = ["# Benchmarks", "", *_summary(sections), "", *_conditions(rounds, seconds, busy)]
+    for section in sections:
+        lines += ["", f"## {section.title}", ""]
+        for paragraph in section.text.split("\n\n"):
+            lines += [*_filled(paragraph), ""]
+        lines += [f"Not measured: {section.missing}."] if section.missing else _tables(section)
+    return "\n".join(lines) + "\n"
+
+
+def _summary(sections: list[Section]) -> list[str]:
+    """Return what was reached and what was missed, as the sections say it."""
+    claims = [claim for section in sections for claim in section.claims]
+    return [line for claim in claims for line in textwrap.wrap(f"- {claim.line}", 120, subsequent_indent="  ")]
+
+
+def _conditions(rounds: int, seconds: float, busy: tuple[float, float]) -> list[str]:
+    return [
         *_filled(
-            "Written by `make bench`; nothing here is a promise or a test. All figures are of one run: the cases took turns, "
-            f"{rounds} rounds in {seconds:.0f} s, so trust the ratios (taken round by round) and not the times, which are this "
-            "machine's on this day. Times are of single operations."
+            "Written by `make bench`, the summary too; nothing here is a promise or a test. All figures are of one run: the "
+            f"cases took turns, {rounds} rounds in {seconds:.0f} s, so trust the ratios (taken round by round) and not the times, "
+            "which are this machine's on this day. Times are of single operations."
         ),
         "",
         *_filled(
@@ -57,26 +101,28 @@ def document(sections: list[Section], *, rounds: int, seconds: float, busy: tupl
             "makes about 1. Where others work too, long operations suffer more than short ones, and even the ratios are too high."
         ),
     ]
-    for section in sections:
-        lines += ["", f"## {section.title}", "", *_filled(section.text), ""]
-        lines += [f"Not measured: {section.missing}."] if section.missing else _table(section)
-    return "\n".join(lines) + "\n"
 
 
 def _filled(text: str) -> list[str]:
     return textwrap.wrap(text, 120)
 
 
-def _table(section: Section) -> list[str]:
-    lines: list[str] = []
+def _tables(section: Section) -> list[str]:
+    tables = [*section.tables]
     by_name = {**section.others, **{row.name: row for row in section.rows}}
     if section.rows:
-        lines += ["| what | ratio | against | p50 µs | p99 µs |", "|---|---:|---|---:|---:|"]
-    for row in section.rows:
-        other = by_name.get(row.of) if row.of else None
-        ratio = f"{row.ratio(other):.2f}" if other else ""
-        lines.append(f"| {row.name} | {ratio} | {row.of if other else ''} | {row.p50:,.1f} | {row.p99:,.1f} |")
+        rows = [_compared(row, by_name.get(row.of) if row.of else None) for row in section.rows]
+        tables.insert(0, Table(["what", "ratio", "against", "p50 µs", "p99 µs"], rows, words=(0, 2)))
     if section.facts:
-        lines += ([""] if lines else []) + ["| | |", "|---|---:|"]
-        lines += [f"| {name} | {value} |" for name, value in section.facts]
-    return lines
+        tables.append(Table(["", ""], [[name, value] for name, value in section.facts]))
+    lines = [line for table in tables for line in ("", *table.lines)]
+    return lines[1:]
+
+
+def _compared(row: Timed, other: Timed | None) -> list[str]:
+    ratio = f"{row.ratio(other):.2f}" if other else ""
+    return [row.name, ratio, row.of if other and row.of else "", f"{row.p50:,.1f}", f"{row.p99:,.1f}"]
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -17,20 +17,26 @@ from typing import TYPE_CHECKING
 import call
 import decisions
 import floor
+import fsync
 import inside
+import scale
 import stage
 import tpm
 import uvloop
+import workers
 from report import Section, document, load
 from rich.console import Console
 from rich.markdown import Markdown
 from timing import Case, Timed, measure
 
+from countersign.devcluster import find_or_build_opa
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
-_PARTS = ("call", "inside", "decisions")
+_PARTS = ("decisions", "opa", "workers", "audit", "call", "inside", "scale")
+"""What can be measured alone: ``make bench ONLY=decisions``, several with spaces between."""
 _SWITCH_SECONDS = 5e-4
 """As ``countersign signer`` sets it: its parts that are timed in this process run as they do in that one, on uvloop too."""
 _CALL = (
@@ -43,13 +49,21 @@ _CALL = (
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Measure Countersign and write docs/benchmarks.md.",
-        epilog="Examples:  make bench   ·   bench/run.py --rounds 2 --write /dev/null   ·   bench/run.py --only decisions",
+        epilog="Examples:  make bench   ·   make bench ONLY=decisions   ·   bench/run.py --rounds 2 --write /dev/null",
     )
     parser.add_argument("--rounds", type=int, default=15, help="turns that each case takes (default 15)")
-    parser.add_argument("--write", type=Path, default=_PAGE, help="where the page goes (default docs/benchmarks.md)")
-    parser.add_argument("--only", choices=_PARTS, action="append", help="leave the other parts out; may be repeated")
+    parser.add_argument(
+        "--seconds", type=float, default=0.3, help="how long a server is loaded in a turn (default 0.3)"
+    )
+    parser.add_argument(
+        "--write", type=Path, help="where the page goes (default docs/benchmarks.md; nowhere with --only)"
+    )
+    parser.add_argument("--only", choices=_PARTS, nargs="+", help="leave the other parts out, and the page as it is")
     parser.add_argument(
         "--policies", type=int, nargs="+", default=decisions.SIZES, help="sizes for decisions (default 1 to 10,000)"
+    )
+    parser.add_argument(
+        "--pods", type=int, nargs="+", default=scale.SIZES, help="sizes for scale (default 1,000 to 10,000)"
     )
     return parser.parse_args()
 
@@ -63,7 +77,7 @@ async def _in_turns(parts: list[str], rounds: int, told: Callable[[str], None]) 
     without = tpm.missing() or stage.missing()
     async with contextlib.AsyncExitStack() as stack:
         bare = floor.cases()
-        rooms = await stack.enter_async_context(inside.opened()) if "inside" in parts else []
+        rooms = inside.cases() if "inside" in parts else []
         chip = [] if tpm.missing() else await stack.enter_async_context(tpm.opened())
         calls: list[Case] = []
         set_up = None
@@ -73,10 +87,11 @@ async def _in_turns(parts: list[str], rounds: int, told: Callable[[str], None]) 
         before = set_up.decided if set_up else (0.0, 0)
         found = await measure([*bare, *chip, *calls, *rooms], rounds=rounds, told=told)
         facts = call.facts(found, before, set_up.decided) if set_up else []
+        claims = [call.claim(found)] if set_up else []
     sections = []
     if "call" in parts:
         sections.append(
-            Section("A signed call", _CALL, _rows(found, calls), facts=facts, others=found, missing=without)
+            Section("A signed call", _CALL, _rows(found, calls), facts, without, others=found, claims=claims)
         )
     floors = "The library's bare operations, and the sums of them that no code above can go below."
     sections.append(Section("The floor", floors, _rows(found, bare)))
@@ -84,13 +99,13 @@ async def _in_turns(parts: list[str], rounds: int, told: Callable[[str], None]) 
     sections.append(Section("TPM", simulated, _rows(found, chip), missing=tpm.missing()))
     if rooms:
         flat = "A decision by the rules costs the same however many policies there are."
-        sections.append(Section("Policy and audit", flat, _rows(found, rooms), others=found))
+        sections.append(Section("Policy", flat, _rows(found, rooms), others=found))
     return sections
 
 
 async def _main() -> None:
     options, console = _arguments(), Console()
-    parts = options.only or list(_PARTS)
+    parts, rounds, seconds = options.only or list(_PARTS), options.rounds, options.seconds
     began, busy = time.monotonic(), load()
     sections: list[Section] = []
     with console.status("measuring") as status:
@@ -98,15 +113,23 @@ async def _main() -> None:
         def told(what: str) -> None:
             status.update(f"measuring {what}")
 
+        if {"decisions", "opa"} & set(parts):
+            program = find_or_build_opa(told) if "opa" in parts else None
+            sections.append(await decisions.section(rounds, seconds, told, options.policies, program))
+        if "workers" in parts:
+            sections.append(await workers.section(rounds, seconds, told))
+        if "audit" in parts:
+            sections.append(await fsync.section(rounds, seconds / 2, told))
         if {"call", "inside"} & set(parts):
-            sections += await _in_turns(parts, options.rounds, told)
-        if "decisions" in parts:
-            sections.insert(1, await decisions.section(options.rounds, told, options.policies))
-    page = document(sections, rounds=options.rounds, seconds=time.monotonic() - began, busy=(busy, load()))
+            sections += await _in_turns(parts, rounds, told)
+        if "scale" in parts:
+            sections.append(await scale.section(told, options.pods))
+    page = document(sections, rounds=rounds, seconds=time.monotonic() - began, busy=(busy, load()))
     console.print(Markdown(page))
-    options.write.parent.mkdir(parents=True, exist_ok=True)
-    options.write.write_text(page, "utf-8")
-    console.print(f"written to {options.write}")
+    if place := options.write or (None if options.only else _PAGE):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(page, "utf-8")
+        console.print(f"written to {place}")
 
 
 def _ended(number: int, _frame: object) -> None:

@@ -10,7 +10,7 @@ told by environment:
     COUNTERSIGN_VERIFIER_PATH      the endpoint's path, /mcp: no other path of this server is reached
 
 What was used is remembered in this process, so run one: with several workers or replicas each would take a captured call
-once. A store that they share is given to CountersignVerifier as ``replay``.
+once. Several share a Valkey or Redis instead: COUNTERSIGN_VERIFIER_REPLAY_URL (with the extra countersign[verifier-redis]).
 
 Run it:  uvicorn server:app --host 0.0.0.0 --port 8000
 """

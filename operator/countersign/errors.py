@@ -120,7 +120,7 @@ _FAMILIES: Final[dict[str, tuple[str, ...]]] = {
         "replayed",
     ),
     "pep": ("unknown", "not_allowed"),
-    "audit": ("open", "head", "unavailable"),
+    "audit": ("open", "head", "unavailable", "question", "reader", "not_allowed"),
     "decide": ("failed", "unavailable"),
     "rate": ("limited",),
     "attest": (

@@ -11,21 +11,26 @@ from audit.test_log import opened, record
 
 from countersign.audit import verify_log
 from countersign.audit.chain import digest
-from countersign.audit.verify import verify_lines
+from countersign.audit.lines import Line
+from countersign.audit.scan import Fault, scan_lines
 
 VECTOR = json.loads((Path(__file__).parent.parent / "data" / "audit" / "audit-chain.json").read_text("utf-8"))
 NAME = "countersign-webhook-7c9d-01998f1e"
 
 
+def verify_lines(lines: list[bytes]) -> list[Fault]:
+    return scan_lines(NAME, [Line(line, digest(line), len(line)) for line in lines]).faults
+
+
 def test_the_published_chain_verifies() -> None:
     encoded = [line.encode() for line in VECTOR["lines"]]
-    assert verify_lines(NAME, encoded) == []
+    assert verify_lines(encoded) == []
     assert digest(encoded[-1]) == VECTOR["head"]
 
 
 @pytest.mark.parametrize("case", VECTOR["tampered"], ids=lambda case: case["name"])
 def test_a_tampered_chain_is_found_at_its_line(case: dict[str, Any]) -> None:
-    faults = verify_lines(NAME, [line.encode() for line in case["lines"]])
+    faults = verify_lines([line.encode() for line in case["lines"]])
     assert faults[0].line == case["first_bad"]
 
 

@@ -77,6 +77,13 @@ def put(resource: kube.Resource, *objects: dict[str, Any]) -> Spoil:
     return spoil
 
 
+def ended(phase: str) -> Spoil:
+    def spoil(office: Office, _one: Caller) -> None:
+        office.cluster.put(kube.PODS, office.cluster.find(kube.PODS, POD, NAMESPACE) | {"status": {"phase": phase}})
+
+    return spoil
+
+
 def another_pod_of_that_name(office: Office, _one: Caller) -> None:
     pod = office.cluster.find(kube.PODS, POD, NAMESPACE)
     office.cluster.put(kube.PODS, pod | {"metadata": pod["metadata"] | {"uid": "another-uid"}})
@@ -142,6 +149,8 @@ TOKEN_CASES = [
     Case("a user's token", checks.token_bound_to_pod, "token_unbound", review(namespace=None), alone=False),
     Case("c8: the pod was deleted", checks.pod_exists, "pod_gone", drop(kube.PODS, POD, NAMESPACE), alone=False),
     Case("c8: the pod is going", checks.pod_exists, "pod_gone", going(kube.PODS, POD, NAMESPACE), alone=False),
+    Case("c8: the pod's job is done", checks.pod_not_ended, "pod_gone", ended("Succeeded")),
+    Case("c8: the pod was evicted", checks.pod_not_ended, "pod_gone", ended("Failed")),
     Case("a later pod of that name", checks.pod_has_uid, "pod_mismatch", another_pod_of_that_name),
     Case(
         "c7: the pod runs on another node",
@@ -549,6 +558,7 @@ def test_every_check_has_a_case() -> None:
     own = {checks.attest_members, checks.secret_members, checks.endorsed, checks.ak_proven, checks.ak_unused}
     own |= {checks.secret_known, checks.secret_unexpired, checks.secret_of_this_pod, checks.secret_unused}
     own |= {checks.key_proven, checks.key_unused, checks.secret_beside_key}
+    own |= {checks.pod_patient}  # test_limits.py
     assert shared | own == set(ATTEST_STEPS) | set(SECRET_STEPS)
     assert not shared & own
     assert {f"attest.{case.code}" for case in SHARED} <= CODES

@@ -266,6 +266,7 @@ async def test_a_restarted_signer_is_the_same_instance_with_another_key(office: 
     new = office.instance()["status"]["certificate"]["keyThumbprint"]
     assert (old, new) == (one.key.jkt, again.key.jkt)
     assert old != new
+    assert told(office) == ["Attested", "CertificateIssued", "CertificateIssued"]
 
 
 async def test_the_former_enrolment_cannot_finish_after_a_later_one(office: Office) -> None:
@@ -290,6 +291,39 @@ async def test_renewal_is_the_same_key_in_a_new_order(office: Office) -> None:
     assert first.public_key() == second.public_key()
     assert first.serial_number != second.serial_number
     assert office.instance()["status"]["attestationTime"] == "2026-11-24T12:40:00Z"
+    assert told(office) == ["Attested", "CertificateIssued", "CertificateRenewed"]
+
+
+def told(office: Office) -> list[str]:
+    return office.cluster.events.reasons(f"AgentInstance/{office.instance()['metadata']['name']}")
+
+
+async def test_a_renewal_that_is_refused_is_an_event_with_its_code(office: Office) -> None:
+    one = await office.signer()
+    await one.certificate()
+    admitted = await one.admitted()
+    account = await Account.make(one)
+    order = await account.order(admitted["identifier"])
+    await order.answer(admitted)
+    office.cluster.edit(kube.DEVICES, "worker-1", state="Denied")
+
+    answer = await order.finalize()
+
+    assert answer.json()["code"] == "attest.device_denied"
+    assert told(office) == ["Attested", "CertificateIssued", "RenewalFailed"]
+
+
+async def test_nobody_else_makes_an_event_in_an_instances_name(office: Office) -> None:
+    one = await office.signer()
+    await one.certificate()
+    admitted = await one.admitted()
+    stranger = await Account.make(await Caller.make(office, one.device, TOKEN))
+    order = await stranger.order(admitted["identifier"])
+    office.cluster.edit(kube.DEVICES, "worker-1", state="Denied")
+
+    await order.answer(admitted)
+
+    assert told(office) == ["Attested", "CertificateIssued"]
 
 
 async def test_another_device_for_the_same_pod_is_refused_and_the_first_stays(office: Office) -> None:

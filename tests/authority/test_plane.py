@@ -19,7 +19,8 @@ from support.plane import ROOT
 from countersign.attest.tpm import TpmDevice
 from countersign.audit import verify_log
 from countersign.demo.processes import console, ready_code, until
-from countersign.devcluster import start
+from countersign.devcluster import LocalCA, start
+from countersign.devcluster.pki import private_pem
 from countersign.devcluster.plane import free_ports
 from countersign.errors import Denied
 from countersign.kube.injection import InjectionSettings, inject
@@ -108,6 +109,7 @@ def running(crds: Plane, tmp_path: Path) -> Iterator[Running]:
         "database_url": f"sqlite+aiosqlite:///{tmp_path}/authority.db",
         "audit": {"directory": str(tmp_path / "audit")},
         "injection": {"image": IMAGE, "version": "0.1.0"},
+        "overlap": {"ahead_seconds": 4},  # Secrets are read again each second
     }
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(settings))
     authority.start()
@@ -291,3 +293,49 @@ async def test_while_the_api_server_is_away_nobody_is_admitted(running: Running)
     finally:
         plane.start_apiserver()
     assert "Traceback" not in running.log()
+
+
+def give(plane: Plane, name: str, ca: LocalCA, key: LocalCA | None = None) -> None:
+    """Give the authority a CA, as its owner does; ``key`` is another CA's."""
+    data = {"tls.crt": ca.pem.decode(), "tls.key": private_pem((key or ca).key).decode()}
+    meta = {"name": name, "namespace": SYSTEM}
+    body = {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": meta, "stringData": data}
+    plane.kubectl("apply", "-f", "-", data=json.dumps(body))
+
+
+def ready(plane: Plane, issuer: str) -> tuple[str, str, str]:
+    """Status and reason of Ready, and the bundle that is published."""
+    status = plane.get("identityissuer", issuer).get("status", {})
+    found = next((one for one in status.get("conditions", []) if one["type"] == "Ready"), {"status": "", "reason": ""})
+    return found["status"], found["reason"], status.get("trustBundle", "")
+
+
+def test_an_owner_gives_a_ca_and_replaces_it_and_a_wrong_one_is_refused(running: Running, place: str) -> None:
+    plane, first, second = running.plane, LocalCA("first"), LocalCA("second")
+    embedded = {"caSecretRef": {"name": place}}
+    spec = {"trustDomain": f"{place}.example.com", "type": "Embedded", "embedded": embedded}
+    plane.kubectl("apply", "-f", "-", data=json.dumps(ours("IdentityIssuer", place, spec)))
+    assert until(lambda: ready(plane, place)[1] == "SecretNotFound", SECONDS), running.log()
+
+    give(plane, place, first)
+    # both end within a month, which the reason says
+    assert until(lambda: ready(plane, place) == ("True", "CAExpiring", first.pem.decode()), SECONDS), running.log()
+    # what the former one signed is believed on
+    give(plane, place, second)
+    both = second.pem.decode() + first.pem.decode()
+    assert until(lambda: ready(plane, place) == ("True", "CAExpiring", both), SECONDS), ready(plane, place)
+    give(plane, place, second, key=first)
+    assert until(lambda: ready(plane, place)[:2] == ("False", "SecretInvalid"), SECONDS), running.log()
+
+
+def test_a_person_asks_for_a_ca_of_ours_to_be_rotated(running: Running, place: str) -> None:
+    plane, name = running.plane, f"countersign-identity-ca-{place}"
+    spec = {"trustDomain": f"{place}.example.com", "type": "Embedded"}
+    plane.kubectl("apply", "-f", "-", data=json.dumps(ours("IdentityIssuer", place, spec)))
+    assert until(lambda: ready(plane, place)[0] == "True", SECONDS), running.log()
+    before = plane.get("secret", name, "-n", SYSTEM)["data"]["tls.crt"]
+
+    plane.kubectl("annotate", "secret", name, "-n", SYSTEM, "countersign.dev/rotate=now")
+
+    assert until(lambda: plane.get("secret", name, "-n", SYSTEM)["data"]["tls.crt"] != before, SECONDS), running.log()
+    assert ready(plane, place)[2].count("BEGIN CERTIFICATE") == 2

@@ -14,6 +14,7 @@ from support.enrolment import AGENT, NAMESPACE, Account, Office
 from support.memory_cluster import OWN_NAMESPACE
 
 from countersign import kube
+from countersign.authority.ca import CaError, read_ca
 from countersign.authority.rotation import identity_ca, identity_overlap
 from countersign.kube.rotation import certificates_of
 
@@ -244,3 +245,25 @@ async def test_the_metrics_say_when_the_cas_end(office: Office) -> None:
     ends = {"attestation": office.context.ca.certificate, "identity": identity}
     for ca, certificate in ends.items():
         assert registry.get_sample_value(name, {"ca": ca}) == certificate.not_valid_after_utc.timestamp()
+
+
+async def test_a10_by_a_wrong_clock_nobody_is_admitted_and_no_status_written(office: Office) -> None:
+    one = await office.signer()
+    kubes: Any = office.cluster.kube
+    kubes.clock_skew = 600.0
+    answer = await one.attest()
+    assert (answer.status_code, answer.json()["code"]) == (503, "attest.unavailable")
+    assert "clock skew: this machine is 600 s ahead of the API server" in answer.json()["detail"]
+    assert "clock skew" in office.context.faults()[0]
+    await office.context.reconciler.pass_once()
+    assert "status" not in office.cluster.find(kube.DEVICES, "worker-1")
+    kubes.clock_skew = 0.4
+    await office.context.reconciler.pass_once()
+    assert "status" in office.cluster.find(kube.DEVICES, "worker-1")
+
+
+async def test_a10_a_ca_of_the_future_says_that_it_may_be_the_clock(office: Office) -> None:
+    office.clock.advance(-timedelta(days=1))
+    with pytest.raises(CaError, match="ahead of this clock; clock skew") as refused:
+        read_ca(secret(office, IDENTITY), office.clock.now())
+    assert refused.value.reason == "SecretInvalid"

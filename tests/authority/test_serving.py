@@ -14,7 +14,7 @@ import httpx
 import pytest
 import structlog
 from cryptography.hazmat.primitives import serialization
-from support.enrolment import AGENT, DOMAIN, NAMESPACE, TOKEN, Account, Caller, Office
+from support.enrolment import AGENT, DOMAIN, NAMESPACE, TOKEN, UNLIMITED, Account, Caller, Office
 from support.eventually import eventually
 
 from countersign import kube
@@ -83,7 +83,7 @@ async def port(tmp_path: Path) -> AsyncIterator[Office]:
         "tls_cert": tmp_path / "tls" / "tls.crt",
         "tls_key": tmp_path / "tls" / "tls.key",
     }
-    limits = {"head_seconds": 0.5, "body_seconds": 0.5}
+    limits = {"head_seconds": 0.5, "body_seconds": 0.5, **UNLIMITED}
     url = f"https://localhost:{number}"
     opened = Office.open(tmp_path, now=datetime.now(UTC), url=url, listen=listen, limits=limits)
     async with opened as office, served(office):

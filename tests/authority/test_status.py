@@ -190,6 +190,18 @@ async def test_a_ca_that_ends_soon_is_told_and_one_that_ended_signs_nothing(offi
     assert office.context.reconciler.identity_ca("default") is None
 
 
+async def test_an_external_ca_that_is_not_asked_is_told_once(office: Office) -> None:
+    spec = {"type": "ACME", "trustDomain": "other.example.com", "acme": {"directoryURL": "https://ca.example.com/dir"}}
+    office.cluster.put(kube.IDENTITY_ISSUERS, thing("external", spec))
+
+    for _ in range(2):
+        await office.context.reconciler.pass_once()
+
+    issuer = office.cluster.find(kube.IDENTITY_ISSUERS, "external")
+    assert said(issuer, "Ready") == ("False", "DirectoryUnreachable")
+    assert office.cluster.events.reasons("IdentityIssuer/external") == ["DirectoryUnreachable"]
+
+
 async def test_a_certificate_does_not_outlive_its_ca(office: Office) -> None:
     certificate, key = authority(days=1)
     await given(office, tls_secret(certificate, key))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -29,64 +28,6 @@ def test_lints_strictly(values: tuple[str, ...]) -> None:
     words = [word for each in values for word in ("--set", each)]
     done = helm("lint", "--strict", str(CHART), "--namespace", SYSTEM, *words)
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        "webhok.url=https://127.0.0.1:9443",
-        "webhook.urll=https://127.0.0.1:9443",
-        "webhook.url=http://127.0.0.1:9443",
-        "webhook.url=https://127.0.0.1:9443/",
-        "webhook.replicas=2",
-        "webhook.replicas=0",
-        "peps[0].name=edge",
-        "replay.url=unix:///socket",
-        "replay.url=redis://user:password@valkey",
-        "webhook.storage.typ=EmptyDir",
-        "authority.replicas=2",
-        "operator.replicas=0",
-        "clusterName=Prod",
-        "logLevel=loud",
-        "image.pullPolicy=Sometimes",
-        "audiences[0].prefix=https://tools.example.com",
-        "crds.enabled=maybe",
-        "networkPolicy.podCIDRs={everything}",
-        "injection.formerImages=localhost/countersign:0.0.9",
-        "injection.formerImages={not an image}",
-        "injection.image=localhost/countersign:0.0.9",
-        "guards.exec=perhaps",
-        "guards.attach=true",
-        "factSources.mdm=node",
-        "factSources.mdm=",
-        "node.enabled=maybe",
-        "node.type=Chip",
-        "node.slots=0",
-        "node.device=tpmrm0",
-        "node.simulator.socketDir=/var/../etc",
-        "node.simulator.imag=swtpm",
-    ],
-)
-def test_a_value_that_is_not_known_or_not_possible_is_refused(value: str) -> None:
-    done = helm("template", "countersign", str(CHART), "--set", value)
-    assert done.returncode != 0
-    assert "values don't meet the specifications of the schema" in done.stderr
-
-
-def test_the_schema_and_the_file_know_the_same_values() -> None:
-    schema = json.loads((CHART / "values.schema.json").read_text())
-    assert schema["additionalProperties"] is False
-    compare(yaml.safe_load((CHART / "values.yaml").read_text()), schema, schema["definitions"])
-
-
-def compare(values: dict[str, Any], schema: dict[str, Any], definitions: dict[str, Any]) -> None:
-    assert set(schema["properties"]) - {"global"} == set(values)
-    for name, value in values.items():
-        inner = schema["properties"][name]
-        inner = definitions[inner["$ref"].rpartition("/")[2]] if "$ref" in inner else inner
-        if isinstance(value, dict) and "properties" in inner:
-            assert inner["additionalProperties"] is False
-            compare(value, inner, definitions)
 
 
 def test_the_webhooks_are_registered_as_golden() -> None:
@@ -129,7 +70,7 @@ def test_each_process_can_read_its_settings(process: str, values: tuple[str, ...
     file.write_text(settings["data"][f"{process}.yaml"])
     read = LOADERS[process](file)
     assert (read.namespace, read.kubeconfig) == (SYSTEM, None)
-    assert_mounted(pod, read)
+    assert_mounted(pod, read, serving_secrets(objects))
     assert_ports(objects, process, container, read)
 
 
@@ -148,12 +89,12 @@ def workload(objects: list[dict[str, Any]], process: str) -> dict[str, Any]:
 def test_several_replicas_roll_and_one_ends_before_the_next() -> None:
     alone, few, many = (
         workload(render(*VALUE_SETS[name]), "webhook")
-        for name in ("one that shares its store", "replicas without volumes", "replicas with a volume each")
+        for name in ("one that shares its store", "replicas without volumes", "ha")
     )
     assert (alone["spec"]["replicas"], alone["spec"]["strategy"]["type"]) == (1, "Recreate")
     assert (few["kind"], few["spec"]["replicas"], few["spec"]["strategy"]["type"]) == ("Deployment", 2, "RollingUpdate")
     assert (many["kind"], many["spec"]["replicas"], "strategy" in many["spec"]) == ("StatefulSet", 3, False)
-    assert not [each for each in render(*VALUE_SETS["replicas with a volume each"]) if "webhook" in claim_name(each)]
+    assert not [each for each in render(*VALUE_SETS["ha"]) if "webhook" in claim_name(each)]
 
 
 def claim_name(found: dict[str, Any]) -> str:
@@ -165,13 +106,19 @@ def volume(pod: dict[str, Any], path: str) -> dict[str, Any]:
     return next(each for each in pod["volumes"] if each["name"] == mounts[path])
 
 
-def assert_mounted(pod: dict[str, Any], read: Any) -> None:
+def serving_secrets(objects: list[dict[str, Any]]) -> dict[str, str]:
+    """What the operator is told about the Secrets of the serving certificates."""
+    said = yaml.safe_load(one(objects, "ConfigMap", "countersign-operator-")["data"]["operator.yaml"])["certificates"]
+    return {"webhook": said["webhook_secret"], "authority": said["authority_secret"]}
+
+
+def assert_mounted(pod: dict[str, Any], read: Any, serving: dict[str, str]) -> None:
     """Every file that the settings name is in a Secret or ConfigMap that is mounted there."""
     process = read.__class__.__name__.removesuffix("Settings").lower()
     for block in ("admission", "calls", "listen"):
         part = getattr(read, block, None)
         for path in filter(None, (getattr(part, "tls_cert", None), getattr(part, "tls_key", None))):
-            assert volume(pod, str(path.parent))["secret"]["secretName"] == f"countersign-{process}-tls"
+            assert volume(pod, str(path.parent))["secret"]["secretName"] == serving[process]
         if client_ca := getattr(part, "client_ca", None):
             name = "pep-ca" if block == "calls" else "apiserver-client-ca"
             assert volume(pod, str(client_ca.parent))["configMap"]["name"] == name
@@ -267,7 +214,7 @@ def test_e8_no_process_has_more_of_its_node_than_it_needs(process: str) -> None:
         assert all(each.get("readOnly") for each in container["volumeMounts"] if each["name"] == name)
 
 
-NODES = {"chips": "with the nodes' chips", "simulators": "with simulators"}
+NODES = {"chips": "with the nodes' chips", "simulators": "node-demo"}
 
 
 def node_pod(kind: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -320,20 +267,6 @@ def test_a_node_has_no_more_of_its_machine_than_it_says(kind: str) -> None:
         assert container["resources"]["limits"]["memory"]
 
 
-def test_pods_are_kept_off_the_admission_port() -> None:
-    policy = one(render("networkPolicy.podCIDRs={10.0.0.0/8,fd00::/8}"), "NetworkPolicy", "countersign-webhook")["spec"]
-    labels = one(render(), "Deployment", "countersign-webhook")["spec"]["template"]["metadata"]["labels"]
-    assert policy["podSelector"]["matchLabels"] == labels
-    open_to_all, guarded = policy["ingress"]
-    assert [each["port"] for each in open_to_all["ports"]] == ["calls", "health"]
-    assert "from" not in open_to_all
-    assert [each["port"] for each in guarded["ports"]] == ["admission"]
-    assert [each["ipBlock"] for each in guarded["from"]] == [
-        {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]},
-        {"cidr": "::/0", "except": ["fd00::/8"]},
-    ]
-
-
 def test_the_kinds_can_be_left_out_and_are_kept() -> None:
     definitions = [each for each in render() if each["kind"] == "CustomResourceDefinition"]
     assert {each["spec"]["names"]["plural"] for each in definitions} == set(PLURALS.values())
@@ -358,11 +291,3 @@ def test_no_container_registry_is_named() -> None:
         each["spec"]["template"]["spec"]["containers"][0]["image"] for each in render() if each["kind"] == "Deployment"
     }
     assert images == {"localhost/countersign:0.1.0"}
-
-
-def test_every_value_is_in_the_readme() -> None:
-    text = (CHART / "README.md").read_text()
-    values = yaml.safe_load((CHART / "values.yaml").read_text())
-    for name, value in values.items():
-        for inner in value if isinstance(value, dict) and value else [None]:
-            assert f"{name}.{inner}" in text if inner else f"`{name}`" in text

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.chart import SYSTEM, as_list, render
 
 from countersign.api import KINDS
+from countersign.devcluster import PlaneError
 from countersign.kube import Kube, Resource
 
 if TYPE_CHECKING:
@@ -19,9 +21,10 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.plane
 
 OURS = tuple(kind.names.plural for kind in KINDS)
-READ = ("get", "list", "watch")
+FOLLOW = ("list", "watch")
+READ = ("get", *FOLLOW)
 WRITE = (*READ, "create", "update", "patch", "delete")
-VERBS = (*WRITE, "deletecollection", "approve", "lower", "exec", "label")
+VERBS = (*WRITE, "deletecollection", "approve", "lower", "exec", "label", "audit")
 KNOWN: dict[str, str] = {
     **dict.fromkeys(OURS, "countersign.dev"),
     **{f"{plural}/status": "countersign.dev" for plural in OURS},
@@ -32,6 +35,7 @@ KNOWN: dict[str, str] = {
             "pods/exec",
             "pods/attach",
             "pods/portforward",
+            "pods/proxy",
             "pods/ephemeralcontainers",
             "serviceaccounts/token",
             "nodes/proxy",
@@ -48,6 +52,7 @@ KNOWN: dict[str, str] = {
     "customresourcedefinitions": "apiextensions.k8s.io",
     "tokenreviews": "authentication.k8s.io",
     "subjectaccessreviews": "authorization.k8s.io",
+    "certificatesigningrequests": "certificates.k8s.io",
 }
 # Events have two groups and one name; the one that is written is named with its group.
 GROUPS = {"events.k8s.io/events": "events.k8s.io"}
@@ -65,32 +70,33 @@ def rights(where: str, resources: str, verbs: tuple[str, ...], name: str = "") -
 EVENTS = rights("everywhere", "events.k8s.io/events", ("create", "patch"))
 PROCESSES: dict[str, set[Right]] = {
     "operator": {
-        *rights("everywhere", " ".join(OURS), READ),
-        *rights("everywhere", "pods nodes namespaces serviceaccounts", READ),
-        *rights("everywhere", "agentidentities/status devicepools/status toolservers/status", ("get", "patch")),
-        *rights("everywhere", "toolpolicies/status clustertoolpolicies/status agentinstances/status", ("get", "patch")),
+        *rights("everywhere", " ".join(OURS), FOLLOW),
+        *rights("everywhere", "pods namespaces serviceaccounts", FOLLOW),
+        *rights("everywhere", "agentidentities agentinstances devices pods", ("get",)),
+        *rights("everywhere", "agentidentities/status devicepools/status toolservers/status", ("patch",)),
+        *rights("everywhere", "toolpolicies/status clustertoolpolicies/status agentinstances/status", ("patch",)),
         *rights("everywhere", "agentinstances", ("patch", "delete")),
-        *rights("everywhere", "configmaps", ("get", "create", "patch"), "countersign-trust"),
+        *rights("everywhere", "configmaps", ("create", "patch"), "countersign-trust"),
         *rights("everywhere", "mutatingwebhookconfigurations", ("get", "patch"), "countersign"),
         *rights("everywhere", "validatingwebhookconfigurations", ("get", "patch"), "countersign"),
-        *rights("own", "secrets leases", (*READ, "create", "update", "patch")),
+        *rights("own", "secrets leases", ("get", "create", "update")),
         *EVENTS,
     },
     "webhook": {
-        *rights("everywhere", " ".join(OURS), READ),
-        *rights("everywhere", "namespaces pods", READ),
+        *rights("everywhere", " ".join(OURS), FOLLOW),
+        *rights("everywhere", "namespaces pods", FOLLOW),
         *rights("everywhere", "tokenreviews subjectaccessreviews", ("create",)),
-        *rights("own", "configmaps", (*READ, "create", "update", "patch")),
+        *rights("everywhere", "certificatesigningrequests", ("get",)),
+        *rights("own", "configmaps", ("create", "patch")),
         *EVENTS,
     },
     "authority": {
         *rights("everywhere", "tokenreviews", ("create",)),
-        *rights("everywhere", "identityissuers devicepools devices agentidentities agentinstances", READ),
-        *rights("everywhere", "pods namespaces", READ),
+        *rights("everywhere", "identityissuers devicepools devices agentidentities agentinstances namespaces", FOLLOW),
+        *rights("everywhere", "agentinstances devices pods", ("get",)),
         *rights("everywhere", "agentinstances devices", ("create",)),
-        *rights("everywhere", "identityissuers/status devices/status agentinstances/status", ("get", "patch")),
-        *rights("own", "secrets", (*READ, "create", "update")),
-        *rights("own", "configmaps", (*READ, "create", "update", "patch")),
+        *rights("everywhere", "identityissuers/status devices/status agentinstances/status", ("patch",)),
+        *rights("own", "configmaps secrets", ("get", "create", "update")),
         *EVENTS,
     },
     "node": rights("everywhere", "devices/status", ("patch",)),
@@ -104,6 +110,7 @@ PEOPLE: dict[str, set[Right]] = {
         *rights("everywhere", "agentidentities", WRITE),
         *rights("everywhere", "agentinstances", (*READ, "patch")),
     },
+    "countersign-auditor": rights("everywhere", "agentinstances", (*READ, "audit")),
     "countersign-platform-admin": {
         *rights("everywhere", CLUSTER_SCOPED, WRITE),
         *rights("everywhere", "devices", ("approve",)),
@@ -138,6 +145,34 @@ def test_a_person_has_the_rights_of_the_role_and_no_other(installed: Plane, role
         installed.kubectl("delete", "clusterrolebinding", name)
 
 
+def test_the_way_to_the_log_is_these_rights_and_shows_nothing_by_itself(installed: Plane) -> None:
+    name, group = "chart-test-audit-reader", "rbac.authorization.k8s.io"
+    subjects = [{"apiGroup": group, "kind": "User", "name": name}]
+    refs = {"ClusterRoleBinding": "ClusterRole", "RoleBinding": "Role"}
+    bindings = [
+        {
+            "apiVersion": f"{group}/v1",
+            "kind": kind,
+            "metadata": {"name": name, **({"namespace": SYSTEM} if kind == "RoleBinding" else {})},
+            "roleRef": {"apiGroup": group, "kind": role, "name": "countersign-audit-reader"},
+            "subjects": subjects,
+        }
+        for kind, role in refs.items()
+    ]
+    installed.kubectl("create", "-f", "-", data=as_list(bindings))
+    try:
+        user = {"user": name, "groups": ["system:authenticated"]}
+        table = {
+            *rights("everywhere", "certificatesigningrequests", ("create",)),
+            *rights("own", "pods", ("list",)),
+            *rights("own", "pods/proxy", ("get",)),
+        }
+        assert allowed(installed, user, KNOWN) == spread(table)
+    finally:
+        installed.kubectl("delete", "clusterrolebinding", name)
+        installed.kubectl("delete", "rolebinding", name, "-n", SYSTEM)
+
+
 def test_a_role_for_people_is_about_our_kinds_alone() -> None:
     roles = [each for each in render() if each["kind"] == "ClusterRole" and each["metadata"]["name"] in PEOPLE]
     assert len(roles) == len(PEOPLE)
@@ -158,6 +193,32 @@ def test_of_our_roles_only_view_is_part_of_those_of_kubernetes(installed: Plane,
     ours = [rule for rule in rules if "countersign.dev" in rule["apiGroups"]]
     assert {verb for rule in ours for verb in rule["verbs"]} == added
     assert {resource for rule in ours for resource in rule["resources"]} == set(OURS)
+
+
+def test_a_server_side_apply_that_creates_needs_both_verbs(installed: Plane, namespace: str) -> None:
+    """So `create` stands beside `patch` for ConfigMaps, though an audit log shows `patch` alone."""
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "countersign-trust", "namespace": namespace}}
+    words = ("apply", "--server-side", f"--as={namespace}", "-f", "-")
+    role = ("create", "role", "trust", "-n", namespace, "--resource=configmaps", "--resource-name=countersign-trust")
+    installed.kubectl(*role, "--verb=patch")
+    installed.kubectl("create", "rolebinding", "trust", "-n", namespace, "--role=trust", f"--user={namespace}")
+    with pytest.raises(PlaneError, match=r"cannot (patch|create) resource"):
+        installed.kubectl(*words, data=json.dumps(body))
+    more = [{"op": "add", "path": "/rules/0/verbs/-", "value": "create"}]
+    installed.kubectl("patch", "role", "trust", "-n", namespace, "--type=json", "-p", json.dumps(more))
+    eventually_allowed(installed, words, json.dumps(body))
+
+
+def eventually_allowed(plane: Plane, words: tuple[str, ...], data: str) -> None:
+    """The authorizer follows roles by a watch."""
+    end = time.monotonic() + 20
+    while True:
+        try:
+            plane.kubectl(*words, data=data)
+        except PlaneError:
+            assert time.monotonic() < end
+        else:
+            return
 
 
 def spread(table: set[Right]) -> set[Right]:

@@ -239,20 +239,20 @@ def ready(reason: str, kind: str = "Ready") -> dict[str, Any]:
     }
 
 
-def enrol(cluster: Cluster, namespace: str) -> str:
+def enrol(cluster: Cluster, namespace: str, pod: str = "agent", name: str = "agent-bcdfg") -> str:
     """Make the AgentInstance as the authority does."""
 
     def ref(kind: str, name: str, *where: str) -> dict[str, str]:
         return {"name": name, "uid": cluster.plane.get(kind, name, *where)["metadata"]["uid"]}
 
-    own = ref("pod", "agent", "-n", namespace)
+    own = ref("pod", pod, "-n", namespace)
     spec = {
         "agentRef": ref("agentidentity", "agent", "-n", namespace),
         "deviceRef": ref("device", namespace),
         "type": "Pod",
         "pod": {**own, "nodeName": namespace},
     }
-    made = ours("AgentInstance", "agent-bcdfg", spec, namespace)
+    made = ours("AgentInstance", name, spec, namespace)
     made["metadata"]["ownerReferences"] = [{"apiVersion": "v1", "kind": "Pod", **own}]
     cluster.apply(made)
     until_ = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3600))
@@ -264,11 +264,11 @@ def enrol(cluster: Cluster, namespace: str) -> str:
     }
     cluster.status(
         "agentinstance",
-        "agent-bcdfg",
+        name,
         namespace,
         {"certificate": certificate, "conditions": [ready("Attested", "Attested")]},
     )
-    return "agent-bcdfg"
+    return name
 
 
 def secret(cluster: Cluster, name: str) -> dict[str, bytes]:
@@ -360,6 +360,51 @@ def test_a_deleted_agent_revokes_and_a_deleted_pod_ends(cluster: Cluster, agents
     until(
         lambda: not cluster.plane.kubectl("get", "agentinstance", name, "-n", agents, check=False), "it is still there"
     )
+
+
+def job(name: str, namespace: str) -> dict[str, Any]:
+    template = {"metadata": {"labels": {"job": name}}, "spec": {**pod(namespace)["spec"], "restartPolicy": "Never"}}
+    meta = {"name": name, "namespace": namespace}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": meta,
+        "spec": {"backoffLimit": 0, "template": template},
+    }
+
+
+def pod_of_job(cluster: Cluster, name: str, namespace: str) -> str:
+    """Wait for the pod that the job controller makes, and let it run."""
+
+    def found() -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = cluster.plane.get("pods", "-n", namespace, "-l", f"job={name}")["items"]
+        return items
+
+    until(lambda: len(found()) == 1, found)
+    own = str(found()[0]["metadata"]["name"])
+    cluster.status("pod", own, namespace, {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]})
+    return own
+
+
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
+def test_the_identity_ends_with_the_job_and_the_next_job_has_its_own(cluster: Cluster, agents: str, phase: str) -> None:
+    cluster.apply(job("first", agents))
+    first = pod_of_job(cluster, "first", agents)
+    name = enrol(cluster, agents, first, "agent-first")
+    cluster.becomes("Ready", "agentinstance", name, agents)
+
+    cluster.status("pod", first, agents, {"phase": phase})
+
+    until(
+        lambda: not cluster.plane.kubectl("get", "agentinstance", name, "-n", agents, "--ignore-not-found"), "it stays"
+    )
+    assert cluster.plane.get("pod", first, "-n", agents)["status"]["phase"] == phase  # for its logs
+
+    cluster.apply(job("second", agents))
+    again = enrol(cluster, agents, pod_of_job(cluster, "second", agents), "agent-second")
+    cluster.becomes("Ready", "agentinstance", again, agents)
+    names = cluster.plane.kubectl("get", "agentinstances", "-n", agents, "-o", "name").split()
+    assert names == ["agentinstance.countersign.dev/agent-second"]
 
 
 @pytest.mark.parametrize(

@@ -610,6 +610,14 @@ def test_an_instance_whose_pod_is_gone_is_a_leftover(others: list[dict[str, Any]
     assert plan_instance(own, view(own, identity(), device(), *others), NOW).delete
 
 
+@pytest.mark.parametrize(("phase", "leftover"), [("Running", False), ("Succeeded", True), ("Failed", True)])
+def test_an_instance_ends_with_the_job_of_its_pod(phase: str, leftover: bool) -> None:  # noqa: FBT001 - a table
+    own, done = instance(), pod()
+    done["status"] = {**done.get("status", {}), "phase": phase}
+
+    assert plan_instance(own, view(own, identity(), device(), done), NOW).delete is leftover
+
+
 @pytest.mark.parametrize(("hours", "leftover"), [(1.9, False), (2.1, True)])
 def test_a_run_is_kept_an_hour_after_its_certificate(hours: float, leftover: bool) -> None:  # noqa: FBT001 - a table
     own = instance(type="Run", run={"username": "bent@example.com"})

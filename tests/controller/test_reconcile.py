@@ -210,11 +210,11 @@ async def test_the_secrets_are_made_once() -> None:
         await operator.material.refresh()
 
     assert changes(operator) == [
+        ("create", "Secret", "countersign-token-keys"),
+        ("create", "Secret", "countersign-nonce-key"),
         ("create", "Secret", "countersign-ca"),
         ("create", "Secret", "countersign-webhook-tls"),
         ("create", "Secret", "countersign-authority-tls"),
-        ("create", "Secret", "countersign-token-keys"),
-        ("create", "Secret", "countersign-nonce-key"),
     ]
     assert len(operator.secret("countersign-nonce-key")["key"]) == 32
     assert set(operator.secret("countersign-webhook-tls")) == {"tls.crt", "tls.key", "ca.crt"}

@@ -13,7 +13,9 @@ from controller.test_serving import accepts
 from cryptography import x509
 from support.cluster import NOW
 
+from countersign.controller import OperatorSettings
 from countersign.controller.tokenkeys import read_keys, rotated
+from countersign.kube import KubeError
 
 SYSTEM = "countersign-system"
 NAMES = ("countersign-ca", "countersign-webhook-tls", "countersign-authority-tls", "countersign-token-keys")
@@ -125,3 +127,22 @@ async def test_the_metrics_say_when_what_is_served_ends() -> None:
     labels = {"secret": "countersign-webhook-tls"}
     name = "countersign_operator_certificate_expiry_timestamp_seconds"
     assert operator.metrics.registry.get_sample_value(name, labels) == leaf.not_valid_after_utc.timestamp()
+
+
+async def test_a10_by_a_wrong_clock_nothing_is_made() -> None:
+    operator = await made()
+    before = {one: operator.secret(one) for one in NAMES}
+    ask(operator, "countersign-token-keys")
+    operator.kube.clock_skew = -600.0
+    with pytest.raises(KubeError, match="clock skew: this machine is 600 s behind the API server"):
+        await operator.material.refresh()
+    assert {one: operator.secret(one) for one in NAMES} == before
+    operator.kube.clock_skew = 0.4
+    await operator.material.refresh()
+    assert operator.secret("countersign-token-keys") != before["countersign-token-keys"]
+
+
+def test_a_leader_that_died_is_followed_within_fifteen_seconds() -> None:
+    lease = OperatorSettings(cluster="c", webhook_url="https://w", authority_url="https://a").lease
+    # Renewed just before it died, and the other asks just before it runs out.
+    assert lease.seconds + 1.2 * lease.retry_seconds < 15

@@ -27,7 +27,7 @@ def write(directory: Path, document: dict[str, Any]) -> Path:
 
 
 def test_what_the_demo_writes_is_read(tmp_path: Path) -> None:
-    files = Layout(tmp_path, Ports.free()).write_settings([], tmp_path / "ca.crt")
+    files = Layout(tmp_path, Ports.free()).write_settings([], tmp_path / "ca.crt", {})
 
     settings = load(files["operator"])
 

@@ -20,6 +20,7 @@ from support.cluster import (
 
 from countersign import kube
 from countersign.controller.keys import Key, KeyQueue, touched
+from countersign.controller.slim import slim
 from countersign.controller.view import View
 
 
@@ -31,9 +32,9 @@ def test_what_was_put_is_found() -> None:
     view = View()
 
     assert view.put(kube.PODS, at(pod(), 5))
-    assert view.get(kube.PODS, "refund-1", "billing") == at(pod(), 5)
+    assert view.get(kube.PODS, "refund-1", "billing") == slim(kube.PODS, at(pod(), 5))
     assert view.get(kube.PODS, "refund-1", "other") is None
-    assert view.list(kube.PODS, "billing") == view.list(kube.PODS) == [at(pod(), 5)]
+    assert view.list(kube.PODS, "billing") == view.list(kube.PODS) == [slim(kube.PODS, at(pod(), 5))]
 
 
 def test_an_older_version_never_wins() -> None:
@@ -128,12 +129,7 @@ def test_a_change_is_felt_by_what_hangs_on_it() -> None:
         "ToolPolicy refunds",
     ]
     assert names(kube.AGENT_IDENTITIES, identity(), {**identity(), "status": {"instances": 1}}, view) == agents
-    assert names(kube.TOOL_SERVERS, None, server(), view) == [
-        "ClusterToolPolicy base",
-        "ToolPolicy far",
-        "ToolPolicy refunds",
-        "ToolServer stripe",
-    ]
+    assert names(kube.TOOL_SERVERS, None, server(), view) == ["ToolPolicy refunds", "ToolServer stripe"]
     assert names(kube.NAMESPACES, None, namespace(), view) == [
         *agents,
         "ClusterToolPolicy base",

@@ -56,7 +56,7 @@ def test_another_minor_version_on_the_path_is_passed_over(machine: Path, says: s
 
 
 def test_every_program_has_a_module_that_is_pinned_by_hash() -> None:
-    for each in binaries.PROGRAMS:
+    for each in (*binaries.PROGRAMS, binaries.OPA):
         module = files("countersign.devcluster") / "tools" / each.module
         assert f" v{each.version}\n" in (module / "go.mod").read_text()
         assert " h1:" in (module / "go.sum").read_text()
@@ -97,7 +97,7 @@ def test_an_old_go_is_passed_over_and_a_new_one_taken(machine: Path) -> None:
 def test_the_pinned_wheel_is_new_enough_for_every_module() -> None:
     pin = (files("countersign.devcluster") / "tools" / "go.txt").read_text()
     version = tuple(int(part) for part in pin.split("==")[1].split()[0].split("."))
-    for each in (*binaries.PROGRAMS, *binaries.NODE_PROGRAMS):
+    for each in (*binaries.PROGRAMS, *binaries.NODE_PROGRAMS, binaries.OPA):
         module = Path(str(files("countersign.devcluster") / "tools" / each.module))
         assert toolchain.needed_go(module) <= version
 

@@ -30,7 +30,8 @@ def agents(cluster: RealCluster, figure: Callable[[str], None]) -> Iterator[Agen
     found = Agents(cluster, SPACE)
     found.prepare()
     began = time.monotonic()
-    found.start("agent", "job", "runner")
+    found.start("agent", "runner")
+    found.start_job()
     found.kubectl("rollout", "status", "deployment/agent", "--timeout=90s")
     figure(f"agent Deployment Ready, TPM, attestation and certificate: {time.monotonic() - began:.1f} s")
     found.kubectl("wait", "--for=condition=Complete", "job/job", "--timeout=90s")
@@ -39,13 +40,21 @@ def agents(cluster: RealCluster, figure: Callable[[str], None]) -> Iterator[Agen
     found.delete()
 
 
-@pytest.mark.parametrize("app", ["agent", "job", "runner"])
+@pytest.mark.parametrize("app", ["agent", "runner"])
 def test_each_shape_has_its_own_instance_on_its_own_tpm(agents: Agents, app: str) -> None:
     instance, pod = agents.instance(app), agents.pod(app)
     assert instance["spec"]["pod"]["nodeName"] == pod["spec"]["nodeName"]
     device = agents.cluster.get("device", instance["spec"]["deviceRef"]["name"])
     assert device["spec"]["binding"]["node"]["name"] == pod["spec"]["nodeName"]
     assert pod["spec"]["initContainers"][0]["resources"]["limits"][TPM] == "1"
+
+
+def test_the_identity_ends_with_the_job_though_its_pod_stays(agents: Agents) -> None:
+    uid = agents.pod("job")["metadata"]["uid"]
+    deadline = time.monotonic() + 30
+    while any(each["spec"]["pod"]["uid"] == uid for each in agents.get("agentinstances")["items"]):
+        assert time.monotonic() < deadline, "the job's instance is still there"
+        time.sleep(0.2)
 
 
 def test_a_job_with_a_signer_ends_and_its_call_was_allowed(agents: Agents) -> None:
@@ -124,5 +133,5 @@ def test_the_runners_identity_ends_with_it(agents: Agents) -> None:
     name = agents.instance("runner")["metadata"]["name"]
     agents.kubectl("exec", "runner", "-c", "runner", "--", "touch", "/work/done")
     agents.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/runner", "--timeout=30s")
-    agents.kubectl("delete", "pod", "runner", "--timeout=30s")
     agents.kubectl("wait", "--for=delete", f"agentinstance/{name}", "--timeout=30s")
+    agents.kubectl("delete", "pod", "runner", "--timeout=30s")

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from countersign.kube import CONFIG_MAPS, DEVICES, NAMESPACES, PODS, SECRETS, Conflict, Kube, KubeError, NotFound
+from countersign.clock import FakeClock
+from countersign.kube import (
+    CONFIG_MAPS,
+    DEVICES,
+    LEASES,
+    NAMESPACES,
+    PODS,
+    SECRETS,
+    Conflict,
+    Kube,
+    KubeError,
+    NotFound,
+)
 from countersign.kube.connection import connect
 
 if TYPE_CHECKING:
@@ -172,3 +185,44 @@ async def test_a_file_that_is_no_kubeconfig_is_named(tmp_path: Path, text: str) 
     file.write_text(text)
     with pytest.raises(KubeError, match=r"kubeconfig .* cannot be used"):
         await Kube.connect(file)
+
+
+class Ahead(FakeClock):
+    """Ten minutes ahead of this machine."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + timedelta(minutes=10)
+
+
+async def test_each_answer_says_how_far_our_clock_is_off(plane: Plane, namespace: str) -> None:
+    kube = Kube(await connect(plane.admin_kubeconfig), clock=Ahead(datetime.now(UTC)))
+    try:
+        assert kube.clock_skew is None
+        with pytest.raises(NotFound):
+            await kube.get(CONFIG_MAPS, "none", namespace)
+        assert kube.clock_skew is not None
+        assert 590 < kube.clock_skew < 660
+    finally:
+        await kube.aclose()
+
+
+async def test_a_fence_forbids_every_write_but_that_of_a_lease_and_no_read(kube: Kube, namespace: str) -> None:
+    made = await kube.create(CONFIG_MAPS, config_map(namespace))
+
+    def fence() -> None:
+        raise KubeError("leads no more")
+
+    kube.fence = fence
+    writes = [
+        lambda: kube.create(CONFIG_MAPS, config_map(namespace, "d")),
+        lambda: kube.replace(CONFIG_MAPS, made),
+        lambda: kube.patch(CONFIG_MAPS, "c", {"data": {"a": "2"}}, namespace),
+        lambda: kube.apply(CONFIG_MAPS, config_map(namespace), "m"),
+        lambda: kube.delete(CONFIG_MAPS, "c", namespace),
+    ]
+    for write in writes:
+        with pytest.raises(KubeError, match="leads no more"):
+            await write()
+    assert await kube.get(CONFIG_MAPS, "c", namespace) == made
+    lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l", "namespace": namespace}}
+    await kube.create(LEASES, {**lease, "spec": {}})

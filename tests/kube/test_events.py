@@ -75,6 +75,40 @@ async def test_a_burst_is_one_event_and_its_count_comes_with_the_next_minute(kub
     ]
 
 
+async def test_the_count_of_a_burst_that_is_over_is_written_a_minute_later(kube: Kube, thing: dict[str, Any]) -> None:
+    namespace, clock = thing["metadata"]["namespace"], FakeClock(NOON)
+    recorder = EventRecorder(kube, "countersign-webhook", clock=clock)
+    for _ in range(5):
+        await recorder.emit(thing, "Warning", "CallsDenied", "policy.denied at stripe")
+        clock.advance(1)
+
+    await recorder.flush()
+    assert "series" not in (await events(kube, namespace))[0]
+    clock.advance(60)
+    await recorder.flush()
+
+    [one] = await events(kube, namespace)
+    assert one["series"] == {"count": 5, "lastObservedTime": "2026-11-24T12:00:04.000000Z"}
+    version = one["metadata"]["resourceVersion"]
+    clock.advance(61)
+    await recorder.flush()
+    assert (await events(kube, namespace))[0]["metadata"]["resourceVersion"] == version
+
+
+async def test_a_count_whose_event_was_forgotten_is_forgotten_too(kube: Kube, thing: dict[str, Any]) -> None:
+    namespace, clock = thing["metadata"]["namespace"], FakeClock(NOON)
+    recorder = EventRecorder(kube, "countersign-webhook", clock=clock)
+    for _ in range(2):
+        await recorder.emit(thing, "Warning", "CallsDenied", "policy.denied at stripe")
+    [one] = await events(kube, namespace)
+    await kube.delete(EVENTS, one["metadata"]["name"], namespace)
+
+    clock.advance(61)
+    await recorder.flush()
+
+    assert await events(kube, namespace) == []
+
+
 async def test_an_event_that_the_api_server_forgot_is_written_anew(kube: Kube, thing: dict[str, Any]) -> None:
     namespace, clock = thing["metadata"]["namespace"], FakeClock(NOON)
     recorder = EventRecorder(kube, "countersign-authority", clock=clock)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
 from support.eventually import eventually
 
-from countersign.kube import LEASES, SERVICE_ACCOUNTS, Kube, Leader, run_as_leader
+from countersign.clock import FakeClock
+from countersign.kube import LEASES, SERVICE_ACCOUNTS, Kube, KubeError, Leader, run_as_leader
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -176,3 +178,16 @@ async def test_without_the_api_server_the_leader_stops_by_its_deadline_and_leads
         for task in tasks:
             await end(task)
         await kube.aclose()
+
+
+async def test_who_does_not_lead_or_was_stopped_past_its_deadline_may_not_write() -> None:
+    clock = FakeClock(datetime(2026, 11, 24, 12, 0, tzinfo=UTC))
+    one = Leader(Kube.__new__(Kube), "n", "operator", 10.0, 7.0, 2.0, clock=clock)
+    with pytest.raises(KubeError, match="does not lead"):
+        one.require()
+    one.leading, one._renewed = True, clock.monotonic()
+    clock.advance(6.9)
+    one.require()
+    clock.advance(0.1)
+    with pytest.raises(KubeError, match="does not lead"):
+        one.require()

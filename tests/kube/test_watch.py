@@ -14,7 +14,7 @@ from countersign.clock import FakeClock, SystemClock
 from countersign.kube import CONFIG_MAPS, NAMESPACES, Gone, Kube, KubeError, WatchCache
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
     from countersign.devcluster import Plane
     from countersign.kube import Resource
@@ -36,10 +36,13 @@ class Script:
         self.lines = list(lines)
         self.asked: list[str] = []
 
-    async def list_version(self, resource: Resource) -> tuple[list[dict[str, Any]], str]:
+    async def list_version(
+        self, resource: Resource, *, keep: Callable[[dict[str, Any]], dict[str, Any]]
+    ) -> tuple[list[dict[str, Any]], str]:
         del resource
         self.asked.append("list")
-        return self._next()
+        items, version = self._next()
+        return [keep(one) for one in items], version
 
     async def watch(self, resource: Resource, version: str, seconds: int) -> AsyncGenerator[dict[str, Any]]:
         del resource
@@ -88,7 +91,7 @@ async def test_a_list_and_events_become_objects_indexes_and_calls() -> None:
     cache.add_index(CONFIG_MAPS, "team", team)
     cache.subscribe(lambda _resource, _kind, _obj: 1 / 0)
     cache.subscribe(lambda _resource, kind, obj: told.append((kind, obj["metadata"]["name"])))
-    assert (cache.synced, cache.stale(60)) == (False, ["configmaps"])
+    assert (cache.synced, cache.stale(60), cache.age(CONFIG_MAPS)) == (False, ["configmaps"], float("inf"))
 
     await cache.start()
     await eventually(lambda: len(told) == 5, "every change is told, whatever the other listener does")
@@ -150,8 +153,9 @@ async def test_a_kind_without_contact_grows_stale_and_recovers() -> None:
     async with following(script, clock) as cache:
         await cache.wait_synced()
         clock.advance(31)
-        assert cache.stale(30) == ["configmaps"]
+        assert (cache.stale(30), cache.age(CONFIG_MAPS)) == (["configmaps"], 31)
         await eventually(lambda: cache.stale(30) == [], "contact again")
+        assert cache.age(CONFIG_MAPS) == 0
         clock.advance(31)
         assert cache.stale(30) == ["configmaps"]
 
@@ -204,3 +208,27 @@ async def test_a_killed_api_server_makes_stale_and_a_restarted_one_is_followed_a
     finally:
         await cache.aclose()
         await kube.aclose()
+
+
+async def test_what_nobody_reads_is_not_kept() -> None:
+    def only_name(found: dict[str, Any]) -> dict[str, Any]:
+        return {"metadata": {"name": found["metadata"]["name"], "namespace": found["metadata"]["namespace"]}}
+
+    script = Script(([config_map("a", 1, team="x")], "1"), event("ADDED", config_map("b", 2, team="x")), "hang")
+    cache = WatchCache(cast("Kube", script), [CONFIG_MAPS], clock=SystemClock(), keep={CONFIG_MAPS: only_name})
+    told: list[dict[str, Any]] = []
+    cache.subscribe(lambda _resource, _kind, obj: told.append(obj))
+    await cache.start()
+    await eventually(lambda: len(told) == 2, "both are told")
+    await cache.aclose()
+    assert cache.list(CONFIG_MAPS) == told == [only_name(config_map("a", 1)), only_name(config_map("b", 2))]
+
+
+async def test_the_api_servers_bookkeeping_is_not_kept() -> None:
+    found = config_map("a", 1)
+    found["metadata"] |= {"managedFields": [{"manager": "x"}], "annotations": {"kept": "1"}}
+    found["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"] = "{}"
+    async with following(Script(([found], "1"), "hang")) as cache:
+        await eventually(lambda: cache.synced, "the list is there")
+        [kept] = cache.list(CONFIG_MAPS)
+    assert kept["metadata"] == {**config_map("a", 1)["metadata"], "annotations": {"kept": "1"}}

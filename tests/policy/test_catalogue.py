@@ -366,6 +366,7 @@ def test_a_schema_nested_without_end_is_refused() -> None:
         ({"pattern": "(?=a)"}, "/pattern: not a pattern that RE2 can read"),
         ({"properties": {"a": {"pattern": r"(a)\1"}}}, "/properties/a/pattern: not a pattern"),
         ({"patternProperties": {"(?=a)": {}}}, "/patternProperties/(?=a): not a pattern"),
+        ({"pattern": "\ud800"}, "/pattern: not a pattern that RE2 can read"),
         ({"pattern": "a" * 1025}, "/pattern: a pattern has at most 1024 characters"),
         ({"patternProperties": {"^x": {}}, "allOf": [{"properties": {"a": {}}}]}, "/: patternProperties together with"),
         ({"patternProperties": {"^x": {}}, "unevaluatedProperties": False}, "/: patternProperties together with"),

@@ -10,9 +10,9 @@ import pytest
 from policy.given import load, merge, question, servers_of
 
 from countersign.policy import Decision, Question, RuleSet, decide, listable, names_server, policy_digest
+from countersign.policy.compiled import _digest
 from countersign.policy.facts import CallFacts
 from countersign.policy.model import Fact
-from countersign.policy.ruleset import _digest
 
 FILE = load("01-combining.yaml")
 SERVERS = servers_of(FILE["given"])
@@ -413,26 +413,30 @@ def test_the_digest_follows_the_rules_and_not_their_order() -> None:
     assert RuleSet.compile([one]).digest != RuleSet.compile([tool_policy(READ, stop, name="b")]).digest
 
 
-def test_an_unchanged_policy_is_not_compiled_again() -> None:
+def test_an_object_that_says_what_it_said_is_not_compiled_again() -> None:
     policy = tool_policy(READ)
-    policy["metadata"] |= {"uid": "u", "resourceVersion": "1"}
     first = RuleSet.compile([policy])
-    assert RuleSet.compile([policy], previous=first).policies[0] is first.policies[0]
-    changed = {**policy, "metadata": {**policy["metadata"], "resourceVersion": "2"}, "spec": {"rules": [DENY]}}
-    assert not decide(asked(), RuleSet.compile([changed], previous=first), SERVERS).allowed
-    assert RuleSet.compile([], previous=first).policies == ()
+    touched = {**policy, "metadata": {**policy["metadata"], "resourceVersion": "2"}, "status": {"rules": 1}}
+    assert first.edited({0: touched}) is first
+    assert not decide(asked(), first.edited({0: {**policy, "spec": {"rules": [DENY]}}}), SERVERS).allowed
+    assert first.edited({}, [0]).policies == ()
+    assert first.policies, "a set never changes"
+
+
+def test_an_object_that_is_no_json_is_compiled_each_time() -> None:
+    policy = tool_policy({**READ, "reason": {1, 2}})
+    first = RuleSet.compile([policy])
+    again = first.edited({0: policy})
+    assert again is not first
+    assert again.digest == first.digest
 
 
 def test_one_edit_among_ten_thousand_compiles_one_policy_and_gives_the_same_rules_as_from_scratch() -> None:
     policies = [tool_policy(READ, name=f"p{number}") for number in range(10_000)]
-    for number, one in enumerate(policies):
-        one["metadata"] |= {"uid": f"u{number}", "resourceVersion": "1"}
     before = RuleSet.compile(policies)
-    stop = tool_policy({"name": "stop", "effect": "Deny"}, name="p77")
-    stop["metadata"] |= {"uid": "u77", "resourceVersion": "2"}
-    policies[77] = stop
-    after = RuleSet.compile(policies, previous=before)
-    assert [number for number, one in enumerate(after.policies) if one is not before.policies[number]] == [77]
+    policies[77] = tool_policy({"name": "stop", "effect": "Deny"}, name="p77")
+    after = before.edited({77: policies[77]})
+    assert len({*map(id, after.policies)} - {*map(id, before.policies)}) == 1
     assert after.digest == RuleSet.compile(policies).digest != before.digest
     assert after.digest == _digest(sorted(policy.digest for policy in after.policies))
     assert decide(asked(), before, SERVERS).allowed

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from countersign.policytools.main import command
 
 RUN = CliRunner()
 VECTORS = Path(__file__).parents[1] / "data" / "policy"
+CORNERS = Path(__file__).parents[1] / "data" / "policytools" / "cases"
 FILE: dict[str, Any] = yaml.safe_load((VECTORS / "05-cel.yaml").read_text())
 
 
@@ -42,6 +45,13 @@ def write(path: Path, **changes: Any) -> Path:
 
 def test_every_vector_passes() -> None:
     assert run(VECTORS).splitlines()[-1] == "197 passed, 0 failed"
+
+
+def test_every_corner_passes_as_a_person_runs_it() -> None:
+    command = Path(sys.executable).with_name("countersign")
+    words = [str(command), "policy", "test", str(CORNERS), str(VECTORS)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "417 passed, 0 failed"), done.stdout
 
 
 def test_a_good_file_passes_and_says_so_as_json(tmp_path: Path) -> None:

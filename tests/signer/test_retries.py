@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from email.utils import format_datetime
 from typing import TYPE_CHECKING
 
 import pytest
+from structlog.testing import capture_logs
 from support.loopback import call, entry, write_trust
 
 if TYPE_CHECKING:
@@ -231,3 +233,34 @@ async def test_without_trust_files_no_call_is_made(rig: Rig) -> None:
     error = (await rig.post(call())).json()["error"]
     assert (error["code"], error["data"]["code"]) == (503, "decide.unavailable")
     assert rig.front.seen == []
+
+
+async def test_what_is_sent_again_is_counted_by_the_code_that_allows_it(rig: Rig) -> None:
+    rig.front.refuse("/token", "nonce.expired", 400, headers={"countersign-nonce": "n" * 43})
+    rig.tool.refuses("token.kid", 401)
+    await rig.post(call())
+    name = "countersign_signer_retries_total"
+    counted = [rig.metrics.registry.get_sample_value(name, {"code": code}) for code in ("nonce.expired", "token.kid")]
+    assert counted == [1, 1]
+
+
+@pytest.mark.parametrize(("behind", "words"), [(600, "600 s behind"), (-600, "600 s ahead of")])
+async def test_a10_a_refusal_for_the_time_is_compared_with_the_others_clock(rig: Rig, behind: int, words: str) -> None:
+    date = format_datetime(rig.clock.now() + timedelta(seconds=behind), usegmt=True)
+    rig.front.refuse("/token", "proof.expired", 400, headers={"date": date}, error_description="made long ago")
+    with capture_logs() as logs:
+        got = await rig.post(call())
+    assert got.json()["error"]["data"]["code"] == "proof.expired"
+    skew = {"against": "front_door"}
+    assert rig.metrics.registry.get_sample_value("countersign_clock_skew_seconds", skew) == -behind
+    [said] = [one["fault"] for one in logs if one["event"] == "clock.skew"]
+    assert words in said
+    assert "NTP" in said
+
+
+async def test_a10_a_refusal_of_another_kind_says_nothing_of_clocks(rig: Rig) -> None:
+    date = format_datetime(rig.clock.now() + timedelta(seconds=600), usegmt=True)
+    rig.front.refuse("/token", "policy.denied", 403, headers={"date": date})
+    with capture_logs() as logs:
+        await rig.post(call())
+    assert [one for one in logs if one["event"] == "clock.skew"] == []

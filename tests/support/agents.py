@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from support import ci_runner
 from support.eventually import until
 from support.install import NAMESPACE as SYSTEM
 
@@ -33,7 +34,8 @@ class Agents:
         """Make the namespace anew, with the tool server, its rules and the programs."""
         self.delete()
         self._apply({"Namespace"})
-        programs = [f"--from-file={file}" for file in sorted((E2E / "pods").glob("*.py"))]
+        files = [*sorted((E2E / "pods").glob("*.py")), ci_runner.FOLDER / "step.py"]
+        programs = [f"--from-file={file}" for file in files]
         self.kubectl("create", "configmap", "programs", *programs)
         until(lambda: "countersign-trust" in self.kubectl("get", "configmaps", "-o", "name"), "the operator's trust")
         self._apply(_COMMON, "tools")
@@ -43,6 +45,11 @@ class Agents:
         """Start the workloads called ``names``, each with its identity; nothing is waited for."""
         for name in names:
             self._apply(set(), name)
+
+    def start_job(self) -> None:
+        """Start the Job of examples/ci-runner, with its identity."""
+        for each in ci_runner.job(self.space, image_of(self.cluster), node="node-a"):
+            self.cluster.apply(each)
 
     def delete(self) -> None:
         """Remove the namespace and wait until its TPMs are free."""
@@ -88,7 +95,7 @@ class Agents:
 
     def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
         """Let the agent call a tool from inside its container."""
-        return dict(json.loads(self.run("agent", "python", "/srv/call.py", tool, json.dumps(arguments))))
+        return dict(json.loads(self.run("agent", "python", "/srv/step.py", tool, json.dumps(arguments))))
 
     def captured(self) -> list[str]:
         """Return every request that reached the tool server, as a thief there would have it."""

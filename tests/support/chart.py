@@ -21,9 +21,55 @@ SYSTEM = "countersign-chart-test"
 MDM = "chart-test-mdm"
 FACTS = (f"factSources.{MDM}=mdm",)
 DEMO = ("webhook.url=https://127.0.0.1:9443", "image.pullPolicy=Never")
+# What each of these renders is kept as golden files.
+GOLDEN_SETS: dict[str, tuple[str, ...]] = {
+    "defaults": (),
+    "ha": (
+        "operator.replicas=2",
+        "webhook.replicas=3",
+        "webhook.storage.storageClassName=fast",
+        "replay.url=rediss://valkey.store.svc:6380/1",
+        "replay.username=countersign",
+        "replay.passwordSecret=valkey-password",
+        "replay.caConfigMap=valkey-ca",
+        "priorityClassName=system-cluster-critical",
+        "webhook.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].topologyKey=kubernetes.io/hostname",
+        "podDisruptionBudget.maxUnavailable=34%",
+        "networkPolicy.egress.enabled=true",
+    ),
+    "certmanager-monitoring": (
+        "certificates.source=CertManager",
+        "metrics.serviceMonitor.enabled=true",
+        "metrics.podMonitor.enabled=true",
+        "metrics.rules.enabled=true",
+        "metrics.rules.labels.release=prometheus",
+        "podAnnotations.owner=platform",
+        "webhook.podAnnotations.owner=security",
+        "operator.podLabels.tier=control",
+    ),
+    "existing": (
+        "certificates.source=ExistingSecret",
+        "certificates.existingSecret.webhook=our-webhook-tls",
+        "certificates.existingSecret.authority=our-authority-tls",
+        "image.digest=sha256:" + "a" * 64,
+        "imagePullSecrets[0].name=pull",
+        "webhook.storage.existingClaim=our-webhook-log",
+        "authority.storage.existingClaim=our-authority-store",
+    ),
+    "node-demo": (
+        "webhook.url=https://127.0.0.1:9443",
+        "image.pullPolicy=Never",
+        "node.enabled=true",
+        "node.type=Simulator",
+        "node.slots=2",
+        "node.simulator.image=localhost/countersign-swtpm:0.1.0",
+        "metrics.podMonitor.enabled=true",
+        "networkPolicy.egress.enabled=true",
+    ),
+}
 # Every template's other branch is in one of these.
 VALUE_SETS: dict[str, tuple[str, ...]] = {
-    "defaults": (),
+    **GOLDEN_SETS,
     "as the demo installs it": DEMO,
     "nothing that can be left out": (
         "crds.enabled=false",
@@ -32,13 +78,28 @@ VALUE_SETS: dict[str, tuple[str, ...]] = {
         "authority.storage.type=EmptyDir",
     ),
     "everything that can be said": (
-        "image.tag=1.2.3@sha256:" + "a" * 64,
+        "image.tag=1.2.3",
+        "image.digest=sha256:" + "a" * 64,
         "imagePullSecrets[0].name=pull",
         "clusterName=prod-eu",
         "audiences[0].prefix=https://tools.example.com/",
         "audiences[0].namespaces={billing,tools}",
         "operator.replicas=3",
         "crds.keep=false",
+        "certificates.source=CertManager",
+        "certificates.certManager.issuerRef.name=platform",
+        "certificates.certManager.issuerRef.kind=ClusterIssuer",
+        "metrics.serviceMonitor.enabled=true",
+        "metrics.serviceMonitor.labels.release=prometheus",
+        "metrics.podMonitor.labels.release=prometheus",
+        "webhook.tolerations[0].key=edge",
+        "webhook.tolerations[0].effect=NoSchedule",
+        "webhook.topologySpreadConstraints[0].maxSkew=1",
+        "webhook.topologySpreadConstraints[0].topologyKey=topology.kubernetes.io/zone",
+        "webhook.topologySpreadConstraints[0].whenUnsatisfiable=DoNotSchedule",
+        "podLabels.cost=security",
+        "commonLabels.team=platform",
+        "podDisruptionBudget.enabled=false",
         "webhook.clientCAConfigMap=apiserver-client-ca",
         "webhook.timeoutSeconds=5",
         "webhook.pepCAConfigMap=pep-ca",
@@ -57,14 +118,6 @@ VALUE_SETS: dict[str, tuple[str, ...]] = {
         "guards.exec=false",
         *FACTS,
     ),
-    "replicas with a volume each": (
-        "webhook.replicas=3",
-        "webhook.storage.storageClassName=fast",
-        "replay.url=rediss://valkey.store.svc:6380/1",
-        "replay.username=countersign",
-        "replay.passwordSecret=valkey-password",
-        "replay.caConfigMap=valkey-ca",
-    ),
     "replicas without volumes": (
         "webhook.replicas=2",
         "webhook.storage.type=EmptyDir",
@@ -77,12 +130,6 @@ VALUE_SETS: dict[str, tuple[str, ...]] = {
         "node.nodeSelector.tpm=yes",
         "node.tolerations[0].operator=Exists",
         "imagePullSecrets[0].name=pull",
-    ),
-    "with simulators": (
-        "node.enabled=true",
-        "node.type=Simulator",
-        "node.slots=2",
-        "node.simulator.image=localhost/countersign-swtpm:0.1.0",
     ),
 }
 

@@ -12,7 +12,7 @@ from countersign import kube
 from countersign.kube import Conflict, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 OPTED_IN = {"countersign.dev/injection": "enabled"}
@@ -149,8 +149,10 @@ class MemoryKube:
         except KeyError:
             raise NotFound(f"get {resource.plural} {name}") from None
 
-    async def list_version(self, resource: kube.Resource) -> tuple[list[dict[str, Any]], str]:
-        found = [copy.deepcopy(one) for key, one in self.objects.items() if key[0] == resource.plural]
+    async def list_version(
+        self, resource: kube.Resource, *, keep: Callable[[dict[str, Any]], dict[str, Any]]
+    ) -> tuple[list[dict[str, Any]], str]:
+        found = [keep(copy.deepcopy(one)) for key, one in self.objects.items() if key[0] == resource.plural]
         return found, str(next(self._versions))
 
     async def create(self, resource: kube.Resource, body: Mapping[str, Any]) -> dict[str, Any]:

@@ -139,6 +139,10 @@ def serving_certificate(directory: Path) -> None:
     (directory / "tls.key").write_bytes(private)
 
 
+UNLIMITED = {"address_burst": 10**6, "pod_burst": 10**6, "node_burst": 10**6}
+"""The clock of most tests stands still, so nothing would flow back into a bucket."""
+
+
 def settings(directory: Path, **more: Any) -> AuthoritySettings:
     tls = directory / "tls"
     return AuthoritySettings.model_validate(
@@ -151,6 +155,7 @@ def settings(directory: Path, **more: Any) -> AuthoritySettings:
             "database_url": f"sqlite+aiosqlite:///{directory}/authority.db",
             "audit": {"directory": directory / "audit"},
             "injection": {"image": INJECTION.image, "version": INJECTION.version},
+            "limits": UNLIMITED,
             **more,
         }
     )

@@ -213,6 +213,9 @@ class MemoryCache:
         del max_age_seconds
         return [*self.stale_kinds]
 
+    def age(self, resource: Resource) -> float:
+        return float("inf") if resource.plural in self.stale_kinds else 0.0
+
     def get(self, resource: Resource, name: str, namespace: str | None = None) -> dict[str, Any] | None:
         if resource.plural in self.hidden:
             return None

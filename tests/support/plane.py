@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from support.rights import audit_flags
 
 from countersign.devcluster import Plane, find_or_build
 
@@ -19,7 +20,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="session")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
     """A real API server; the kinds are established if they are generated. Webhooks at any address get its certificate."""
-    running = Plane(find_or_build(), tmp_path_factory.mktemp("plane"), webhook_hosts=["*"])
+    flags = audit_flags(tmp_path_factory.mktemp("rights"))
+    running = Plane(find_or_build(), tmp_path_factory.mktemp("plane"), webhook_hosts=["*"], flags=flags)
     running.start()
     try:
         yield running

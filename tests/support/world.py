@@ -20,6 +20,7 @@ from countersign.wire import Message, chain_header, sign_request, thumbprint
 from countersign_webhook.app import CallsApp
 from countersign_webhook.context import WebhookContext
 from countersign_webhook.decide.notices import Notices
+from countersign_webhook.reading import Readers
 from countersign_webhook.settings import WebhookSettings
 from countersign_webhook.source import MemorySource
 
@@ -195,7 +196,7 @@ class World:
     app: CallsApp
 
     @classmethod
-    async def make(cls, directory: Path, **more: Any) -> World:
+    async def make(cls, directory: Path, *, accounts: Any = None, **more: Any) -> World:
         clock = FakeClock(START)
         source, ca, key = MemorySource(), Ca(), SoftwareKey()
         token_key = ec.generate_private_key(ec.SECP256R1())
@@ -203,8 +204,13 @@ class World:
         (directory / "audit").mkdir(exist_ok=True)
         audit = await AuditLog.open(directory / "audit", process="webhook", clock=clock)
         context = WebhookContext.of(
-            settings(directory, **more), clock=clock, source=source, audit=audit, notices=Notices(None)
+            settings(directory, **more),
+            clock=clock,
+            source=source,
+            audit=audit,
+            notices=Notices(None),
         )
+        context = replace(context, readers=Readers(accounts, issuer=ISSUER))
         context.keys.refresh()
         world = cls(directory, clock, source, ca, key, token_key, context, CallsApp(context))
         world.populate()

@@ -7,13 +7,15 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from structlog.testing import capture_logs
 from support.world import World, form, settings, write_keys
 
 from countersign import kube
 from countersign.errors import Unavailable
-from countersign_webhook.decide.limit import RateLimit
+from countersign.wire.limit import RateLimit
 from countersign_webhook.decide.notices import Notices
 from countersign_webhook.decide.recorder import Recorder
+from countersign_webhook.skew import SkewAlarm
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -185,6 +187,9 @@ class Recorded:
     async def emit(self, regarding: dict[str, Any], type: str, reason: str, note: str) -> None:  # noqa: A002
         self.events.append((regarding["metadata"]["name"], type, reason, note))
 
+    async def flush(self) -> None:
+        self.events.append(("", "", "flush", ""))
+
 
 async def test_the_owner_of_an_instance_sees_that_calls_are_denied(world: World) -> None:
     recorded = Recorded()
@@ -232,3 +237,28 @@ async def test_a_bug_in_the_decision_is_a_no_without_a_traceback(world: World) -
     assert_unavailable(answer, "decide.failed")
     assert "Traceback" not in answer.text
     assert (await world.call()).status_code == 503
+
+
+async def test_a10_untimely_proofs_set_an_alarm_at_most_once_a_minute(world: World) -> None:
+    late = [await world.signed(body=form()) for _ in range(3)]
+    world.clock.advance(600)
+    with capture_logs() as logs:
+        for message in late:
+            assert (await world.send(message)).json()["code"] == "proof.expired"
+    value = world.context.metrics.registry.get_sample_value
+    assert value("countersign_clock_skew_seconds", {"against": "signer"}) == 600
+    assert [one["against"] for one in logs if one["event"] == "clock.skew"] == ["signer"]
+    world.clock.advance(60)
+    with capture_logs() as logs:
+        await world.send(late[0])
+    assert [one["against"] for one in logs if one["event"] == "clock.skew"] == ["signer"]
+
+
+async def test_a10_a_clock_that_is_not_the_api_servers_is_told_and_decides_nothing(world: World) -> None:
+    world.use(skew=SkewAlarm(world.clock, world.context.metrics, lambda: 600.0))
+    assert world.context.skew.look() == (
+        "clock skew: this machine is 600 s ahead of the API server; set both clocks by NTP"
+    )
+    value = world.context.metrics.registry.get_sample_value
+    assert value("countersign_clock_skew_seconds", {"against": "api_server"}) == 600
+    assert (await world.call()).status_code == 200

@@ -22,6 +22,8 @@ TOO_DEEP = json.dumps([{"type": "countersign_call", "arguments": {}}]).replace("
         (b"=x", 400, "request.parameter", "invalid_request"),
         (b"{}", 400, "request.parameter", "invalid_request"),
         (b"\xff\xfe", 400, "request.parameter", "invalid_request"),
+        # Read in one pass: not tried in the very many ways in which the first part could be split.
+        (b"resource=" + b"a" * 100_000 + b"\x80", 400, "request.parameter", "invalid_request"),
         (form() + b"&", 400, "request.parameter", "invalid_request"),
         (form() + b"&resource=https%3A%2F%2Fother", 400, "request.parameter", "invalid_request"),
         (form(resource=AUDIENCE + "%zz").replace(b"%25zz", b"%zz"), 400, "request.parameter", "invalid_request"),

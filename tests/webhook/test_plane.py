@@ -6,6 +6,7 @@ import base64
 import json
 import socket
 import ssl
+import subprocess
 import sys
 import time
 import urllib.error
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from cryptography.hazmat.primitives.asymmetric import ec
+from support.rights import SYSTEM, grant, token_of
 from support.world import FORM, Ca, SoftwareKey, details, form, write_keys
 from typer.testing import CliRunner
 
@@ -76,6 +78,7 @@ def write_tls(directory: Path, ca: LocalCA) -> None:
 
 
 def configure(directory: Path, plane: Plane, ca: LocalCA, ports: dict[str, int]) -> Path:
+    grant(plane, "webhook")
     write_tls(directory, ca)
     (directory / "client-ca.crt").write_bytes(plane.webhook_client_ca.pem)
     now = datetime.now(UTC)
@@ -83,7 +86,7 @@ def configure(directory: Path, plane: Plane, ca: LocalCA, ports: dict[str, int])
     write_keys(directory / "keys", (key, now - timedelta(days=1), now + timedelta(days=30)))
     tls = {"host": HOST, "tls_cert": str(directory / "tls.crt"), "tls_key": str(directory / "tls.key")}
     settings = {
-        "kubeconfig": str(plane.admin_kubeconfig),
+        "kubeconfig": str(plane.kubeconfig(directory / "kubeconfig", token_of(plane, "webhook", directory / "token"))),
         "cluster": "dev",
         "issuer": f"https://{HOST}:{ports['calls']}",
         "admission": {**tls, "port": ports["admission"], "client_ca": str(directory / "client-ca.crt")},
@@ -395,6 +398,12 @@ async def test_c12_a_deleted_pod_ends_its_calls_within_two_seconds(agent: Agent)
     assert await agent.until("instance.ended", "instance.unknown", seconds=2)
 
 
+async def test_c12_a_finished_job_ends_its_calls_within_two_seconds(agent: Agent) -> None:
+    agent.status("pod", "agent", {"phase": "Succeeded"})
+
+    assert await agent.until("instance.ended", seconds=2)
+
+
 async def test_b13_a_denied_device_makes_no_call_within_two_seconds(agent: Agent) -> None:
     agent.plane.kubectl("patch", "device", agent.namespace, "--type=merge", "-p", '{"spec":{"state":"Denied"}}')
 
@@ -413,6 +422,145 @@ async def test_d11_a_deny_applied_with_kubectl_bites_within_two_seconds(agent: A
     apply(agent.plane, ours("ToolPolicy", "stop", {"rules": [rule]}, agent.namespace))
 
     assert await agent.until("policy.denied", seconds=2)
+
+
+async def test_the_owner_of_an_instance_sees_denied_calls_once_with_no_word_of_the_caller(agent: Agent) -> None:
+    rule = {"name": "stop", "effect": "Deny", "tools": [{"server": {"name": "mcp"}}]}
+    apply(agent.plane, ours("ToolPolicy", "stop", {"rules": [rule]}, agent.namespace))
+    await agent.until("policy.denied", seconds=2)
+    for _ in range(3):
+        await agent.call()
+
+    def events() -> list[dict[str, Any]]:
+        found = agent.plane.get("events.events.k8s.io", "-n", agent.namespace)["items"]
+        return [one for one in found if one["reason"] == "CallsDenied"]
+
+    until(lambda: len(events()) == 1, "there is no Event")
+    [one] = events()
+    assert (one["type"], one["reportingController"]) == ("Warning", "countersign-webhook")
+    assert (one["regarding"]["kind"], one["regarding"]["name"]) == ("AgentInstance", "agent-1")
+    assert one["note"] == f"policy.denied at {agent.audience}"
+
+
+# A person reads the log, with the rights that the API server says they have
+
+
+def rights(plane: Plane, person: str, namespace: str, *, ask: bool = True) -> None:
+    """Let somebody audit one namespace, and find the webhook, which runs outside this cluster."""
+    group = "rbac.authorization.k8s.io"
+    subjects = [{"kind": "User", "name": person, "apiGroup": group}]
+    means = [
+        {
+            "apiGroups": ["admissionregistration.k8s.io"],
+            "resources": ["mutatingwebhookconfigurations"],
+            "verbs": ["get"],
+        },
+        *(
+            [{"apiGroups": ["certificates.k8s.io"], "resources": ["certificatesigningrequests"], "verbs": ["create"]}]
+            * ask
+        ),
+    ]
+    may = [
+        {"apiGroups": ["countersign.dev"], "resources": ["agentinstances"], "verbs": ["audit"]},
+        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]},
+    ]
+    meta, api = {"name": person}, f"{group}/v1"
+    apply(
+        plane,
+        {"apiVersion": api, "kind": "ClusterRole", "metadata": meta, "rules": means},
+        {
+            "apiVersion": api,
+            "kind": "ClusterRoleBinding",
+            "metadata": meta,
+            "roleRef": {"kind": "ClusterRole", "name": person, "apiGroup": group},
+            "subjects": subjects,
+        },
+        {"apiVersion": api, "kind": "Role", "metadata": {**meta, "namespace": namespace}, "rules": may},
+        {
+            "apiVersion": api,
+            "kind": "RoleBinding",
+            "metadata": {**meta, "namespace": namespace},
+            "roleRef": {"kind": "Role", "name": person, "apiGroup": group},
+            "subjects": subjects,
+        },
+    )
+
+
+@pytest.fixture
+def told(agent: Agent) -> Iterator[Agent]:
+    """The cluster says where the webhook is and whom to believe, as the operator and the chart do."""
+    running = agent.webhook
+    trust = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "countersign-trust", "namespace": agent.namespace},
+        "data": {"webhookURL": f"https://{HOST}:{running.ports['calls']}", "ca.crt": running.ca.pem.decode()},
+    }
+    [hook, _] = registration(f"https://{HOST}:{running.ports['admission']}", running.ca)
+    hook["metadata"]["name"] = "countersign"
+    hook["webhooks"][0] |= {"namespaceSelector": {"matchLabels": {"countersign.dev/nobody": "yes"}}}
+    apply(agent.plane, trust, hook)
+    yield agent
+    agent.plane.kubectl("delete", hook["kind"], "countersign", check=False)
+    for kind in ("clusterrole", "clusterrolebinding"):
+        agent.plane.kubectl("delete", kind, f"ana-{agent.namespace}", check=False)
+
+
+def plugin(kubeconfig: Path, *words: str) -> tuple[int, str, str]:
+    """Run ``kubectl countersign`` as somebody."""
+    command = [str(COUNTERSIGN.with_name("kubectl-countersign")), *words, "--kubeconfig", str(kubeconfig)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=250)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_person_reads_the_records_of_their_namespace_and_of_no_other(told: Agent, tmp_path: Path) -> None:
+    name = f"ana-{told.namespace}"
+    rights(told.plane, name, told.namespace)
+    ana = told.plane.kubeconfig(tmp_path / "ana", told.plane.client(name), namespace=told.namespace)
+
+    status, out, complaint = plugin(ana, "audit", "-o", "json")
+    assert (status, complaint) == (0, "")
+    found = json.loads(out)
+    assert {record["actor"]["app_uid"] for record in found} == {f"{told.namespace}/agent-1"}
+    decision = found[-1]["metadata"]["uid"]
+    status, out, _ = plugin(ana, "why", decision)
+    assert (status, "policy.allowed" in out) == (0, True)
+
+    status, out, complaint = plugin(ana, "audit", "--all-namespaces")
+    assert (status, out) == (1, "")
+    assert f"audit.not_allowed: {name} may not audit agentinstances.countersign.dev in all namespaces" in complaint
+    told.plane.kubectl("delete", "rolebinding", name, "-n", told.namespace)
+    assert plugin(ana, "audit", "-n", told.namespace)[0] == 1  # and at once: nothing is remembered
+
+
+def test_a_token_is_as_good_as_a_certificate_and_never_leaves_for_the_webhook(told: Agent, tmp_path: Path) -> None:
+    name = f"system:serviceaccount:{told.namespace}:agent"
+    rights(told.plane, f"ana-{told.namespace}", told.namespace)
+    for kind in ("clusterrolebinding", "rolebinding"):
+        patch = json.dumps({"subjects": [{"kind": "ServiceAccount", "name": "agent", "namespace": told.namespace}]})
+        where = ["-n", told.namespace] if kind == "rolebinding" else []
+        told.plane.kubectl("patch", kind, f"ana-{told.namespace}", *where, "--type=merge", "-p", patch)
+    token = tmp_path / "token"
+    token.write_text(told.plane.kubectl("create", "token", "agent", "-n", told.namespace).strip())
+    someone = told.plane.kubeconfig(tmp_path / "someone", token, namespace=told.namespace)
+
+    status, out, complaint = plugin(someone, "audit")
+
+    assert (status, complaint) == (0, "")
+    assert "policy.allowed" in out
+    assert f'"by": "{name}"' in told.webhook.child.log.read_text()
+    assert token.read_text() not in told.webhook.child.log.read_text()
+
+
+def test_who_may_not_introduce_themselves_reads_nothing(told: Agent, tmp_path: Path) -> None:
+    name = f"ana-{told.namespace}"
+    rights(told.plane, name, told.namespace, ask=False)
+    ana = told.plane.kubeconfig(tmp_path / "ana", told.plane.client(name), namespace=told.namespace)
+
+    status, out, complaint = plugin(ana, "audit")
+
+    assert (status, out) == (3, "")
+    assert "create certificatesigningrequests" in complaint
 
 
 def test_the_key_set_is_published(webhook: Running) -> None:
@@ -478,7 +626,6 @@ async def test_e1_the_head_of_the_log_is_signed_and_kept_in_a_config_map(
 ) -> None:
     ca, ports = LocalCA("serving"), dict(zip(("admission", "calls", "health"), free_ports(3), strict=True))
     config = configure(tmp_path, crds, ca, ports)
-    config.write_text(yaml.safe_dump({**yaml.safe_load(config.read_text()), "namespace": namespace}))
     child = start("webhook", [str(COUNTERSIGN), "webhook", "--config", str(config)], log=tmp_path / "log")
     running = Running(crds, child, ca, tmp_path, ports)
     try:
@@ -489,10 +636,9 @@ async def test_e1_the_head_of_the_log_is_signed_and_kept_in_a_config_map(
     finally:
         child.stop()
 
-    maps = crds.kubectl("get", "configmaps", "-n", namespace, "-l", "countersign.dev/audit=head", "-o", "json")
-    [kept] = json.loads(maps)["items"]
     [log] = (tmp_path / "audit").glob("*.jsonl")
-    assert kept["metadata"]["name"] == f"countersign-audit-{log.stem}"
+    maps = crds.kubectl("get", "configmap", f"countersign-audit-{log.stem}", "-n", SYSTEM, "-o", "json")
+    assert json.loads(maps)["metadata"]["labels"]["countersign.dev/audit"] == "head"
     words = ["verify", str(tmp_path / "audit"), "--heads", "-"]
     good = CliRunner().invoke(command, words, input=maps)
     assert (good.exit_code, "not checked" in good.output) == (0, False), good.output

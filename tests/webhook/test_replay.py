@@ -12,8 +12,9 @@ from support.world import settings
 
 from countersign.clock import SystemClock
 from countersign.errors import CountersignError, Unavailable
+from countersign.replaystore import RedisCommands
 from countersign.wire import SharedReplayCache
-from countersign_webhook.replay import RedisCommands, read_nonce_key
+from countersign_webhook.replay import read_nonce_key
 from countersign_webhook.settings import Replay
 
 if TYPE_CHECKING:

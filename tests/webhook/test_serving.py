@@ -60,6 +60,9 @@ async def test_e7_metrics_count_codes_and_never_names(served: tuple[World, Ports
 
     assert 'countersign_webhook_requests_total{code="ok",endpoint="/token"} 1.0' in text
     assert "countersign_webhook_ready 1.0" in text
+    assert 'countersign_webhook_watch_age_seconds{kind="devices"} 0.0' in text
+    assert "countersign_webhook_audit_backlog_records 0.0" in text
+    assert "countersign_webhook_audit_write_seconds_count" in text
     assert "evil" not in text
     assert "ch_secret" not in text
 

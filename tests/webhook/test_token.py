@@ -447,6 +447,14 @@ async def test_c12_a_pod_that_goes_or_is_another_ends_the_instance(world: World,
     assert_refused(await world.call(), 403, "instance.ended", "access_denied")
 
 
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
+async def test_c12_an_instance_ends_with_the_job_of_its_pod(world: World, phase: str) -> None:
+    metadata = {"name": "refund-1", "namespace": "billing", "uid": "uid-pod-1"}
+    world.source.put(kube.PODS, {"metadata": metadata, "spec": {}, "status": {"phase": phase}})
+
+    assert_refused(await world.call(), 403, "instance.ended", "access_denied")
+
+
 async def test_an_instance_that_is_not_a_pods_is_not_served_yet(world: World) -> None:
     world.source.put(kube.AGENT_INSTANCES, world.instance(type="Run", run={"username": "bent@example.com"}))
 

@@ -9,6 +9,7 @@ from countersign_webhook.decide.catalogue import CatalogueEndpoint
 from countersign_webhook.decide.http import target_of
 from countersign_webhook.decide.public import public_app
 from countersign_webhook.decide.token import TokenEndpoint
+from countersign_webhook.reading import ReadingEndpoint
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -28,6 +29,7 @@ class CallsApp:
         """Make the endpoints."""
         token, catalogue = TokenEndpoint(context), CatalogueEndpoint(context)
         self._raw: dict[str, App] = {token.path: token, catalogue.path: catalogue}
+        self._raw[ReadingEndpoint.path] = ReadingEndpoint(context)
         self._raw |= {path: AccessEndpoint(context, path) for path in (EVALUATION, EVALUATIONS)}
         self._public = public_app(context)
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from countersign.audit import AuditLog, HeadKeeper
@@ -27,9 +28,11 @@ from countersign.kube import (
     WatchCache,
 )
 from countersign.kube.injection import InjectionSettings
+from countersign.kube.slim import head_only
+from countersign.replaystore import RedisCommands
 from countersign.wire import MemoryReplayCache, Nonces, SharedReplayCache
+from countersign.wire.limit import RateLimit
 from countersign_webhook.decide.facts import Registry
-from countersign_webhook.decide.limit import RateLimit
 from countersign_webhook.decide.notices import Notices
 from countersign_webhook.decide.peps import Peps
 from countersign_webhook.decide.recorder import Recorder
@@ -37,7 +40,8 @@ from countersign_webhook.decide.rules import RuleBook
 from countersign_webhook.heads import HeadMap
 from countersign_webhook.keys import TokenKeys
 from countersign_webhook.metrics import WebhookMetrics
-from countersign_webhook.replay import RedisCommands, read_nonce_key
+from countersign_webhook.reading.readers import Readers
+from countersign_webhook.replay import read_nonce_key
 from countersign_webhook.skew import SkewAlarm
 
 if TYPE_CHECKING:
@@ -91,6 +95,7 @@ class WebhookContext:
     pep_rate: RateLimit
     peps: Peps
     skew: SkewAlarm
+    readers: Readers
     heads: HeadKeeper | None = None
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _closing: tuple[WatchCache | Kube | RedisCommands, ...] = field(default=(), repr=False)
@@ -110,6 +115,7 @@ class WebhookContext:
     ) -> WebhookContext:
         """Join the parts. With a replay store of its own the key of the nonces is made here: a restart voids them (A7)."""
         metrics, limits = WebhookMetrics(), settings.limits
+        metrics.follow({one.plural: partial(source.age, one) for one in WATCHED}, audit, settings.calls.tls_cert)
         return cls(
             settings=settings,
             clock=clock,
@@ -118,7 +124,7 @@ class WebhookContext:
             keys=TokenKeys(settings.token_keys),
             notices=notices,
             registry=Registry(source),
-            book=RuleBook(source, metrics, grants=settings.grants, issuer=settings.issuer),
+            book=RuleBook(source, metrics, clock=clock, grants=settings.grants, issuer=settings.issuer),
             recorder=Recorder(audit, seconds=settings.decide.timeout_seconds),
             metrics=metrics,
             # No former_images: what is made now gets this release's signer, also where somebody wrote an older one down.
@@ -134,6 +140,7 @@ class WebhookContext:
             pep_rate=RateLimit(clock, rate=limits.pep_rate, burst=limits.pep_burst),
             peps=Peps(settings.peps, reviewer, issuer=settings.issuer, clock=clock),
             skew=SkewAlarm(clock, metrics, measured),
+            readers=Readers(None, issuer=settings.issuer),
             _closing=closing,
         )
 
@@ -148,7 +155,7 @@ class WebhookContext:
             settings.audit.directory, process="webhook", clock=clock, segment_bytes=settings.audit.segment_bytes
         )
         kube = await Kube.connect(settings.kubeconfig)
-        cache = WatchCache(kube, WATCHED, clock=clock)
+        cache = WatchCache(kube, WATCHED, clock=clock, keep={PODS: head_only})  # asked only: is it there
         notices = Notices(EventRecorder(kube, "countersign-webhook"))
         closing = (cache, kube) if store is None else (cache, kube, store)
         context = cls.of(
@@ -161,6 +168,7 @@ class WebhookContext:
             closing=closing,
             measured=lambda: kube.clock_skew,
         )
+        context = replace(context, readers=Readers(kube, issuer=settings.issuer))
         if nonces is not None and store is not None:
             context = replace(context, nonces=nonces, replay=SharedReplayCache(store, clock))
         await cache.start()
@@ -197,7 +205,8 @@ class WebhookContext:
         """Return what of the cluster is not known well enough to answer; nothing if all is."""
         if not self.source.synced:
             return ["caches that are not synced yet"]
-        return self.source.stale(self.settings.decide.max_staleness_seconds)
+        most = self.settings.decide.max_staleness_seconds
+        return self.source.stale(most) or (["rules that are not compiled yet"] if self.book.behind(most) else [])
 
     def faults(self) -> list[str]:
         """Return why this process is not ready; nothing if it is."""
@@ -205,8 +214,7 @@ class WebhookContext:
             return ["a process that goes on: this one stops"]
         faults = [f"current view of {kind}" for kind in self.stale()]
         if not faults:
-            # Thousands of rules take seconds to compile: that is the probe's to wait for, never the first call's.
-            _ = self.book.rules, self.book.servers
+            _ = self.book.servers  # thousands of schemas are the probe's to wait for, never the first call's
         if not self.audit.ready:
             faults.append("audit log")
         try:

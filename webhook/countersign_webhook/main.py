@@ -104,7 +104,7 @@ async def serve(context: WebhookContext, stop: asyncio.Event) -> None:
         context.keys.refresh()
     ports = Ports(context)
     async with contextlib.AsyncExitStack() as stack:
-        works = [follow([*ports.files, context.keys]), context.notices.run()]
+        works = [follow([*ports.files, context.keys]), context.notices.run(), context.book.run()]
         if context.heads is not None:
             works.append(context.heads.run())
         for work in works:

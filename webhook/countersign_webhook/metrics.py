@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from typing import TYPE_CHECKING
+
+from prometheus_client import Counter, Gauge, Histogram, generate_latest
+
+from countersign.metrics import follow_audit, follow_certificate, follow_watches, new_registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from countersign.audit import AuditLog
 
 __all__ = ["WebhookMetrics"]
 
@@ -14,7 +24,7 @@ class WebhookMetrics:
 
     def __init__(self) -> None:
         """Declare the metrics."""
-        self.registry = CollectorRegistry()
+        self.registry = new_registry()
         self.requests = Counter(
             "countersign_webhook_requests",
             "Answers to signers and verifiers, by endpoint and reason code.",
@@ -48,6 +58,12 @@ class WebhookMetrics:
             registry=self.registry,
         )
         self.ready = Gauge("countersign_webhook_ready", "1 if ready, else 0.", registry=self.registry)
+
+    def follow(self, ages: Mapping[str, Callable[[], float]], audit: AuditLog, certificate: Path) -> None:
+        """Export how old the view of each kind is, how the audit log keeps up, and when the serving certificate ends."""
+        follow_watches(self.registry, "webhook", ages)
+        follow_audit(self.registry, "webhook", audit)
+        follow_certificate(self.registry, "webhook", certificate)
 
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""

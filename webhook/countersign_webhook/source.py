@@ -27,6 +27,9 @@ class PolicySource(Protocol):
     def stale(self, max_age_seconds: float) -> _Names:
         """Return the kinds without contact for longer than ``max_age_seconds``."""
 
+    def age(self, r: Resource) -> float:
+        """Return the seconds since the last contact about a kind."""
+
     def get(self, r: Resource, name: str, namespace: str | None = None) -> dict[str, Any] | None:
         """Return one object, or None."""
 
@@ -70,6 +73,10 @@ class MemorySource:
         """Return what the test said is stale."""
         del max_age_seconds
         return [*self.stale_kinds]
+
+    def age(self, r: Resource) -> float:
+        """Return no time, or for ever for what the test said is stale."""
+        return float("inf") if r.plural in self.stale_kinds else 0.0
 
     def get(self, r: Resource, name: str, namespace: str | None = None) -> dict[str, Any] | None:
         """Return one object, or None."""

@@ -14,10 +14,13 @@ from countersign.audit.ids import new_decision_id
 from countersign.audit.keeper import HeadKeeper
 from countersign.audit.log import AuditLog
 from countersign.audit.query import Filters, Row, query, row_of
+from countersign.audit.question import MOST_RECORDS, READER_SIGNER, Question, Statement, read_question, sign_question
 from countersign.audit.record import DecisionFacts, Mark, decision_record
 from countersign.audit.verify import Fault, LogReport, VerifyReport, verify_log
 
 __all__ = [
+    "MOST_RECORDS",
+    "READER_SIGNER",
     "AuditLog",
     "DecisionFacts",
     "Fault",
@@ -26,14 +29,18 @@ __all__ = [
     "HeadKeeper",
     "LogReport",
     "Mark",
+    "Question",
     "Row",
+    "Statement",
     "VerifyReport",
     "decision_record",
     "new_decision_id",
     "query",
     "read_head",
     "read_keys",
+    "read_question",
     "row_of",
     "sign_head",
+    "sign_question",
     "verify_log",
 ]

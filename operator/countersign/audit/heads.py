@@ -7,15 +7,13 @@ the line, and by its chain everything before it, is still there.
 from __future__ import annotations
 
 import base64
-import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
-from cryptography.hazmat.primitives.hashes import SHA256
+
+from countersign.audit.compact import ALG, Compact, read_compact, sign_compact, verify_compact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,12 +23,7 @@ __all__ = ["Head", "HeadKeys", "read_head", "read_keys", "sign_head"]
 HeadKeys = dict[str, ec.EllipticCurvePublicKey]
 """Public issuer keys by ``kid``."""
 
-_ALG: Final = "ES256"
 _TYPE: Final = "countersign-audit-head+jwt"
-_HALF: Final = 32
-_MAX: Final = 4096
-_ES256: Final = ec.ECDSA(SHA256())
-_PART: Final = re.compile(r"[A-Za-z0-9_-]+")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -48,10 +41,7 @@ class Head:
 def sign_head(head: Head, *, key: ec.EllipticCurvePrivateKey, kid: str) -> str:
     """Return the JWS of ``head`` in compact form."""
     claims = {"iss": head.iss, "log": head.log, "seq": head.seq, "head": head.head, "iat": head.iat}
-    parts = [json.dumps(part, separators=(",", ":")) for part in ({"alg": _ALG, "typ": _TYPE, "kid": kid}, claims)]
-    signed = ".".join(_encode(part.encode()) for part in parts)
-    r, s = decode_dss_signature(key.sign(signed.encode(), _ES256))
-    return f"{signed}.{_encode(r.to_bytes(_HALF, 'big') + s.to_bytes(_HALF, 'big'))}"
+    return sign_compact({"typ": _TYPE, "kid": kid}, claims, key)
 
 
 def read_head(text: str, keys: HeadKeys | None) -> Head:
@@ -64,7 +54,7 @@ def read_head(text: str, keys: HeadKeys | None) -> Head:
 
     """
     header, claims, signature, signed = _parts(text)
-    if header.keys() != {"alg", "typ", "kid"} or (header["alg"], header["typ"]) != (_ALG, _TYPE):
+    if header.keys() != {"alg", "typ", "kid"} or (header["alg"], header["typ"]) != (ALG, _TYPE):
         msg = "not a signed head"
         raise ValueError(msg)
     if keys is not None:
@@ -97,25 +87,15 @@ def _verify(key: ec.EllipticCurvePublicKey | None, signature: bytes, signed: byt
     if key is None:
         msg = "signed by a key that was not given"
         raise ValueError(msg)
+    verify_compact(key, signature, signed)
+
+
+def _parts(text: str) -> Compact:
     try:
-        r, s = (int.from_bytes(half, "big") for half in (signature[:_HALF], signature[_HALF:]))
-        key.verify(encode_dss_signature(r, s), signed, _ES256)
-    except InvalidSignature as error:
-        msg = "its signature is wrong"
+        return read_compact(text)
+    except (ValueError, RecursionError) as error:
+        msg = "not a signed head"
         raise ValueError(msg) from error
-
-
-def _parts(text: str) -> tuple[dict[str, Any], dict[str, Any], bytes, bytes]:
-    texts = text.split(".") if len(text) <= _MAX else []
-    if [bool(_PART.fullmatch(part)) for part in texts] != [True, True, True]:
-        msg = "not a signed head"
-        raise ValueError(msg)
-    header, claims = (json.loads(_decode(part)) for part in texts[:2])
-    signature = _decode(texts[2])
-    if not isinstance(header, dict) or not isinstance(claims, dict) or len(signature) != 2 * _HALF:
-        msg = "not a signed head"
-        raise ValueError(msg)
-    return header, claims, signature, f"{texts[0]}.{texts[1]}".encode()
 
 
 def _head(claims: Mapping[str, Any]) -> Head:
@@ -125,10 +105,6 @@ def _head(claims: Mapping[str, Any]) -> Head:
         msg = "a head has iss, log, seq, head and iat"
         raise ValueError(msg)
     return Head(str(iss), str(log), seq, str(head), iat)
-
-
-def _encode(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def _decode(text: str) -> bytes:

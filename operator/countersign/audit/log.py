@@ -64,6 +64,7 @@ class AuditLog:
         self._segment, self._segment_bytes = 0, segment_bytes
         self._head, self._next, self._size = digest(start.line), 1, len(start.line) + 1
         self._position = (0, self._head)
+        self.write_seconds = 0.0
         self._listeners: list[Callable[[], None]] = []
         self._waiting: deque[Waiting] = deque()
         self._wake = asyncio.Event()
@@ -97,6 +98,11 @@ class AuditLog:
     def position(self) -> tuple[int, str]:
         """Seq and digest of the last line that is on disk."""
         return self._position
+
+    @property
+    def backlog(self) -> int:
+        """How many records wait for the disk, beside those that are being written."""
+        return len(self._waiting)
 
     def subscribe(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` after each write."""
@@ -148,12 +154,14 @@ class AuditLog:
         """Put a batch on disk and tell those who wait; False if it may not be there, and then nothing follows it."""
         data, good = self._encode(batch)
         loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
             await loop.run_in_executor(self._thread, self._store, data)
         except Exception as error:  # noqa: BLE001 - whatever went wrong, these records are not known to be on disk
             self._broken = True
             _LOG.error("audit log broken", log=self.name, error=str(error))
             return False
+        self.write_seconds = loop.time() - began
         self._position = (self._next - 1, self._head)
         for _record, written in good:
             if not written.done():

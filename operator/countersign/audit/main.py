@@ -8,14 +8,14 @@ import time
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from countersign.audit.kept import read_heads, read_jwks
-from countersign.audit.query import Filters, Row, query, row_of
+from countersign.audit.query import Filters, query
+from countersign.audit.shown import Output, Shown, reading
 from countersign.audit.tail import Tail
 from countersign.audit.verify import VerifyReport, verify_log
 
@@ -28,18 +28,9 @@ command = typer.Typer(no_args_is_help=True, help="Verify and search the record o
 
 _BROKEN: Final = 1
 _USAGE: Final = 2
-_WIDE: Final = 10_000
 _TAIL_SECONDS: Final = 0.5
 _AGE: Final = re.compile(r"(\d{1,6})([smhd])")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
-
-class Output(StrEnum):
-    """How records are printed."""
-
-    table = "table"
-    wide = "wide"
-    json = "json"
 
 
 class Form(StrEnum):
@@ -118,7 +109,8 @@ def _kept(heads: str | None, jwks: list[Path]) -> tuple[list[str], HeadKeys | No
 
 def _verified(logs: list[Path], heads: list[str], keys: HeadKeys | None) -> VerifyReport:
     try:
-        report = verify_log(_there(logs), heads=heads, keys=keys)
+        with reading(_there(logs)) as told:
+            report = verify_log(logs, heads=heads, keys=keys, told=told)
     except OSError as error:
         raise _usage(f"cannot read {error.filename}: {error.strerror}") from error
     if not (report.logs or heads):
@@ -199,10 +191,10 @@ def search(  # noqa: PLR0913 - each is an option that people type
         until=_time(until, "--until"),
     )
     try:
-        records = list(query(_there(logs), filters))
+        with reading(_there(logs)) as told:
+            Shown(output).add(query(logs, filters, told))
     except OSError as error:
         raise _usage(f"cannot read {error.filename}: {error.strerror}") from error
-    _show(records, output)
 
 
 @command.command(
@@ -224,23 +216,15 @@ def tail(
     """Print the newest records, and with --follow those that come."""
     filters = Filters(agent=agent, tool=tool, code=code, answer=None if answer is None else answer.value)
     following = Tail(_there(logs), filters)
+    shown = Shown(output)
     try:
-        there = following.new()
-        _show(there[-lines:] if lines else [], output)
+        shown.add(following.newest(lines))
         while follow:
-            time.sleep(_TAIL_SECONDS)
-            if came := following.new():
-                _show(came, output, header=False)
+            if not following.behind:
+                time.sleep(_TAIL_SECONDS)
+            shown.add(following.new())
     except OSError as error:
         raise _usage(f"cannot read {error.filename}: {error.strerror}") from error
-
-
-def _show(records: list[dict[str, Any]], output: Output, *, header: bool = True) -> None:
-    if output is not Output.json:
-        _table([row_of(record) for record in records], wide=output is Output.wide, header=header)
-        return
-    for record in records:
-        typer.echo(json.dumps(record, sort_keys=True, ensure_ascii=True))
 
 
 def _time(value: str | None, option: str) -> datetime | None:
@@ -256,25 +240,3 @@ def _time(value: str | None, option: str) -> datetime | None:
     if time is None or time.tzinfo is None:
         raise _usage(f"{option} is an RFC 3339 time with an offset, or an age such as 30m")
     return time
-
-
-def _table(rows: list[Row], *, wide: bool, header: bool = True) -> None:
-    names = ["TIME", "ANSWER", "CODE", "AGENT", "TOOL", "DEVICE", "USER", "DECISION"]
-    if wide:
-        names += ["INSTANCE", "SERVICE", "OPERATION", "POLICY", "RULE", "TIER", "PEER"]
-    table = Table(box=None, pad_edge=False, header_style="bold", show_header=header)
-    for name in names:
-        table.add_column(name, overflow="fold", no_wrap=True)
-    for row in rows:
-        cells = [f"{row.time:%Y-%m-%dT%H:%M:%S}.{row.time.microsecond // 1000:03d}Z", row.answer, row.code]
-        cells += [row.agent if wide else row.agent.rpartition("/")[2], row.tool, row.device, row.user, row.decision]
-        if wide:
-            cells += [row.instance, row.service, row.operation, row.policy, row.rule, row.key_tier, row.peer]
-        table.add_row(*(_safe(cell) for cell in cells))
-    # As wide as its content: a table in a pipe or a narrow terminal is not cut (names of tools are strangers' words).
-    Console(highlight=False, markup=False, width=_WIDE).print(table)
-
-
-def _safe(text: str) -> str:
-    """Escape what a terminal would act on: a tool's name may come from a stranger (E7)."""
-    return text if text.isprintable() else ascii(text)[1:-1]

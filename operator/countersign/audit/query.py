@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from countersign.audit.chain import log_name, ours
+from countersign.audit.chain import group, ours
+from countersign.audit.lines import read_lines
 from countersign.audit.verify import log_paths
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
 __all__ = ["Filters", "Row", "query", "record_of", "row_of", "wanted"]
 
 _OWN: Final = ("audit.open", "audit.head")
+_APART_MILLISECONDS: Final = 60_000
+"""A record is written this long after its time at the latest: many times what a decision may take."""
+_HELD_BYTES: Final = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -111,32 +116,81 @@ def row_of(record: dict[str, Any]) -> Row:
     )
 
 
-def query(paths: Iterable[Path], filters: Filters) -> Iterator[dict[str, Any]]:
-    """Yield the records that match, by time, then log and place; a line that cannot be read is left to ``verify``.
+def query(
+    paths: Iterable[Path], filters: Filters, told: Callable[[int], None] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Yield the records that match, by time; a line that cannot be read, or is unfinished, is left to ``verify``.
 
-    What the log says of itself (``audit.open``, ``audit.head``) is left out unless a code is asked for.
+    What the log says of itself (``audit.open``, ``audit.head``) is left out unless a code is asked for. Logs are read a line
+    at a time, and each from when it began to be written: what is held is how far records of one moment lie apart in a log, at
+    most 16 MiB of it; beyond that a late record comes late. ``told`` is given the number of bytes of each line that is read.
     """
     files, _whole = log_paths(paths)
-    found: list[tuple[int, str, int, int, dict[str, Any]]] = []
-    for path in files:
-        with path.open("rb") as lines:
-            for place, line in enumerate(lines):
-                record = record_of(line)
-                if record is None or not wanted(record, filters):
-                    continue
-                row = row_of(record)
-                if filters.match(record, row):
-                    found.append((int(row.time.timestamp() * 1000), *_file_order(path), place, record))
-    yield from (record for *_order, record in sorted(found, key=lambda entry: entry[:4]))
+    logs = sorted((_begun(parts), name, parts) for name, parts in group(files).items())
+    open_logs: list[tuple[int, str, int, dict[str, Any], Iterator[_Found]]] = []
+    while open_logs or logs:
+        while logs and (not open_logs or logs[0][0] <= open_logs[0][0]):
+            _begin, name, parts = logs.pop(0)
+            _push(open_logs, name, _of_log(parts, filters, told))
+        if open_logs:
+            _time, name, _place, record, more = heapq.heappop(open_logs)
+            yield record
+            _push(open_logs, name, more)
+
+
+_Found = tuple[int, int, dict[str, Any]]
+"""Time in milliseconds, place in its log, and the record."""
+
+
+def _push(
+    open_logs: list[tuple[int, str, int, dict[str, Any], Iterator[_Found]]], name: str, more: Iterator[_Found]
+) -> None:
+    """Put the next record of a log, if there is one, among those of the others."""
+    for time, place, record in more:
+        heapq.heappush(open_logs, (time, name, place, record, more))
+        break
+
+
+def _begun(files: Sequence[Path]) -> int:
+    """Return when a log was begun, by its first record; 0, so before all others, where that cannot be read."""
+    line = next(read_lines(files[:1]), None)
+    record = None if line is None or line.data is None else record_of(line.data)
+    return 0 if record is None else _milliseconds(record)
+
+
+def _milliseconds(record: dict[str, Any]) -> int:
+    time = record.get("time")
+    return time if type(time) is int else 0
+
+
+def _of_log(files: Sequence[Path], filters: Filters, told: Callable[[int], None] | None) -> Iterator[_Found]:
+    """Yield the matching records of one log by time: those of one moment were not written in that order."""
+    held: list[tuple[int, int, bytes]] = []
+    size = newest = 0
+    for place, line in enumerate(read_lines(files, told=told)):
+        record = None if line.data is None or line.torn else record_of(line.data)
+        if record is None or line.data is None:
+            continue
+        time = _milliseconds(record)
+        newest = max(newest, time)
+        if wanted(record, filters) and filters.match(record, row_of(record)):
+            heapq.heappush(held, (time, place, line.data))
+            size += line.size
+        while held and (held[0][0] < newest - _APART_MILLISECONDS or size > _HELD_BYTES):
+            size -= len(held[0][2])
+            yield _read_again(heapq.heappop(held))
+    while held:
+        yield _read_again(heapq.heappop(held))
+
+
+def _read_again(found: tuple[int, int, bytes]) -> _Found:
+    time, place, data = found
+    return time, place, record_of(data) or {}
 
 
 def wanted(record: dict[str, Any], filters: Filters) -> bool:
     """Tell whether a record is one that people ask for: not what the log says of itself, unless a code is asked for."""
     return filters.code is not None or record.get("status_code") not in _OWN
-
-
-def _file_order(path: Path) -> tuple[str, int]:
-    return log_name(path), len(path.name)
 
 
 def record_of(line: bytes) -> dict[str, Any] | None:

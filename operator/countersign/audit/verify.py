@@ -5,41 +5,22 @@ What no later line vouches for is said, not hidden: the last line of a log that 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from countersign.audit.chain import (
-    NO_PREVIOUS,
-    LogFile,
-    digest,
-    group,
-    line_chain,
-    links,
-    ours,
-    parse_line,
-    read_log,
-)
+from countersign.audit.chain import NO_PREVIOUS, group, links, ours
 from countersign.audit.heads import Head, HeadKeys, read_head
-from countersign.errors import CODES
+from countersign.audit.scan import Fault, LogScan, digests_of, scan_log
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
-__all__ = ["Fault", "LogReport", "VerifyReport", "log_paths", "verify_lines", "verify_log"]
+    Told = Callable[[int], None]
+    Logs = dict[str, LogScan]
 
-
-@dataclass(frozen=True)
-class Fault:
-    """Something is wrong: in which log, at which line (counted from 0; None for the log as a whole), and what."""
-
-    log: str
-    line: int | None
-    what: str
-
-    def __str__(self) -> str:
-        where = self.log if self.line is None else f"{self.log} line {self.line}"
-        return f"{where}: {self.what}"
+__all__ = ["Fault", "LogReport", "VerifyReport", "log_paths", "verify_log"]
 
 
 @dataclass(frozen=True)
@@ -84,10 +65,13 @@ def log_paths(paths: Iterable[Path]) -> tuple[list[Path], bool]:
     return list(dict.fromkeys(found)), whole
 
 
-def verify_log(paths: Iterable[Path], *, heads: Iterable[str] = (), keys: HeadKeys | None = None) -> VerifyReport:
+def verify_log(
+    paths: Iterable[Path], *, heads: Iterable[str] = (), keys: HeadKeys | None = None, told: Told | None = None
+) -> VerifyReport:
     """Verify log files, or all logs of directories, and that each signed head still has its lines.
 
     ``heads`` are those kept outside the logs; those inside are always looked at. Without ``keys`` no signature is checked.
+    A log is read a line at a time, however large; ``told`` is given the number of bytes of each.
 
     Raises
     ------
@@ -96,10 +80,11 @@ def verify_log(paths: Iterable[Path], *, heads: Iterable[str] = (), keys: HeadKe
 
     """
     found, whole = log_paths(paths)
-    logs = {name: read_log(files) for name, files in group(found).items()}
-    faults = [fault for log in logs.values() for fault in verify_lines(log.name, log.lines)]
+    files = group(found)
+    logs = {name: scan_log(name, parts, keys=keys, told=told) for name, parts in files.items()}
+    faults = [fault for log in logs.values() for fault in log.faults]
     notes: list[str] = []
-    opened = {name: _opening(log) for name, log in logs.items()}
+    opened = {name: log.opening for name, log in logs.items()}
     follows = {name: links(record) for name, record in opened.items()}
     followers = _followers(follows, faults)
     for name, found_links in follows.items():
@@ -109,64 +94,18 @@ def verify_log(paths: Iterable[Path], *, heads: Iterable[str] = (), keys: HeadKe
         if name not in followers:
             _verify_end(log, faults, notes)
             faults += _passed_over(name, opened) if whole else []
-    _verify_heads(logs, heads, keys, whole=whole, faults=faults, notes=notes)
+    named = _named_heads(logs, heads, keys, whole=whole, faults=faults, notes=notes)
+    for name, of_log in named.items():
+        digests = digests_of(files[name], {head.seq for head in of_log})
+        faults += [fault for head in of_log for fault in _head_faults(head, logs[name], digests)]
     return VerifyReport(
         logs=tuple(
-            LogReport(name, len(log.lines), log.head, next((str(link["log"]) for link in follows[name]), None))
+            LogReport(name, log.lines, log.head, next((str(link["log"]) for link in follows[name]), None))
             for name, log in logs.items()
         ),
         faults=tuple(faults),
         notes=tuple(notes),
     )
-
-
-def verify_lines(name: str, lines: Sequence[bytes]) -> list[Fault]:
-    """Return the faults of one log's lines; after the first, what follows is judged on its own bytes, so that all are found."""
-    faults: list[Fault] = []
-    expected = NO_PREVIOUS
-    for place, line in enumerate(lines):
-        what = _line_fault(name, place, expected, line)
-        if what is not None:
-            faults.append(Fault(name, place, what))
-        expected = digest(line)
-    if not lines:
-        faults.append(Fault(name, None, "no complete line"))
-    return faults
-
-
-def _line_fault(name: str, place: int, expected: str, line: bytes) -> str | None:
-    record = parse_line(line)
-    chain = None if record is None else line_chain(record)
-    if record is None or chain is None:
-        return "not a record in RFC 8785 form with its place in the chain"
-    if chain["log"] != name:
-        return f"belongs to log {chain['log']}"
-    if chain["seq"] != place:
-        return f"has seq {chain['seq']}: a line is missing, added or moved"
-    if chain["prev"] != expected:
-        before = "the first line of a log" if place == 0 else f"line {place - 1}, which was edited, or this one was"
-        return f"prev does not fit {before}"
-    if (record.get("status_code") == "audit.open") != (place == 0):
-        return "audit.open is the first line, and only the first"
-    return None if _plausible(record) else "contradicts itself: not a record as it was written"
-
-
-def _plausible(record: dict[str, Any]) -> bool:
-    """Whether the fields that are worked out from each other agree."""
-    status, activity = record.get("status_id"), record.get("activity_id")
-    action = record.get("action_id", status)
-    return (
-        record.get("status_code") in CODES
-        and record.get("class_uid") == 6003  # noqa: PLR2004 - OCSF's number of API Activity
-        and isinstance(activity, int)
-        and record.get("type_uid") == 600300 + activity
-        and status in (1, 2)
-        and action == status
-    )
-
-
-def _opening(log: LogFile) -> dict[str, Any] | None:
-    return parse_line(log.lines[0]) if log.lines else None
 
 
 def _followers(follows: dict[str, list[dict[str, Any]]], faults: list[Fault]) -> dict[str, str]:
@@ -207,66 +146,49 @@ def _known_by(name: str, opened: dict[str, dict[str, Any] | None]) -> set[str]:
     return known
 
 
-def _verify_heads(
-    logs: dict[str, LogFile],
+def _named_heads(
+    logs: Logs,
     outside: Iterable[str],
     keys: HeadKeys | None,
     *,
     whole: bool,
     faults: list[Fault],
     notes: list[str],
-) -> None:
-    inside = [(name, place, text) for name, log in logs.items() for place, text in _heads_of(log)]
-    for name, place, text in inside:
-        head = _read(text, keys, name, place, faults)
-        if head is not None and (head.log != name or head.seq >= place):
-            faults.append(Fault(name, place, "holds a head that is not of the lines before it"))
-        elif head is not None:
-            faults += _head_faults(head, logs[name])
-    kept = [_read(text, keys, "heads", None, faults) for text in outside]
+) -> dict[str, list[Head]]:
+    """Return the heads that can be believed and were not judged yet, by the log whose line each names."""
+    named = defaultdict(list, {name: list(log.far_heads) for name, log in logs.items() if log.far_heads})
+    kept = [_read(text, keys, faults) for text in outside]
     for head in (one for one in kept if one is not None):
         if head.log in logs:
-            faults += _head_faults(head, logs[head.log])
+            named[head.log].append(head)
         elif whole:
             faults.append(Fault(head.log, None, f"is missing: a head names its line {head.seq}"))
         else:
             notes.append(f"a head names line {head.seq} of {head.log}, which was not given")
-    if keys is None and (inside or kept):
-        notes.append(f"the signatures of {len(inside) + len(kept)} heads were not checked: no keys were given")
+    count = sum(log.heads for log in logs.values()) + len(kept)
+    if keys is None and count:
+        notes.append(f"the signatures of {count} heads were not checked: no keys were given")
+    return named
 
 
-def _heads_of(log: LogFile) -> Iterator[tuple[int, str]]:
-    """Yield place and text of each signed head that is a record; a line is read only if it may be one, as few are."""
-    for place, line in enumerate(log.lines):
-        record = parse_line(line) if b'"audit.head"' in line else None
-        if record is not None and record.get("status_code") == "audit.head":
-            yield place, str(ours(record).get("head"))
-
-
-def _read(text: str, keys: HeadKeys | None, log: str, place: int | None, faults: list[Fault]) -> Head | None:
+def _read(text: str, keys: HeadKeys | None, faults: list[Fault]) -> Head | None:
     try:
         return read_head(text, keys)
     except ValueError as error:
-        faults.append(Fault(log, place, f"a head cannot be believed: {error}"))
+        faults.append(Fault("heads", None, f"a head cannot be believed: {error}"))
         return None
 
 
-def _head_faults(head: Head, log: LogFile) -> list[Fault]:
-    if head.seq >= len(log.lines):
-        return [Fault(log.name, None, f"a head names its line {head.seq}, and it has {len(log.lines)} lines")]
-    if digest(log.lines[head.seq]) != head.head:
+def _head_faults(head: Head, log: LogScan, digests: dict[int, str]) -> list[Fault]:
+    if head.seq >= log.lines:
+        return [Fault(log.name, None, f"a head names its line {head.seq}, and it has {log.lines} lines")]
+    if digests.get(head.seq) != head.head:
         return [Fault(log.name, head.seq, "is not the line that a head names")]
     return []
 
 
 def _verify_link(
-    name: str,
-    link: dict[str, Any],
-    logs: dict[str, LogFile],
-    *,
-    whole: bool,
-    faults: list[Fault],
-    notes: list[str],
+    name: str, link: dict[str, Any], logs: Logs, *, whole: bool, faults: list[Fault], notes: list[str]
 ) -> None:
     """Verify that the log before ended exactly where ``name`` says: same head, same number of lines, same torn bytes."""
     before = logs.get(str(link.get("log")))
@@ -276,21 +198,18 @@ def _verify_link(
         else:
             notes.append(f"{name} follows {link.get('log')}, which was not given")
         return
-    if link.get("seq") != len(before.lines) - 1 or link.get("head") != (before.head or NO_PREVIOUS):
-        faults.append(
-            Fault(before.name, len(before.lines) - 1, f"is not the end that {name} saw: seq {link.get('seq')}")
-        )
-    torn = {"bytes": len(before.torn), "digest": digest(before.torn)} if before.torn else None
-    if link.get("torn") != torn:
-        faults.append(Fault(before.name, len(before.lines), f"its unfinished end is not the one that {name} saw"))
-    elif torn is not None:
-        notes.append(f"{before.name} ends in an unfinished line of {torn['bytes']} bytes, as {name} says")
+    if link.get("seq") != before.lines - 1 or link.get("head") != (before.head or NO_PREVIOUS):
+        faults.append(Fault(before.name, before.lines - 1, f"is not the end that {name} saw: seq {link.get('seq')}"))
+    if link.get("torn") != before.torn:
+        faults.append(Fault(before.name, before.lines, f"its unfinished end is not the one that {name} saw"))
+    elif before.torn is not None:
+        notes.append(f"{before.name} ends in an unfinished line of {before.torn['bytes']} bytes, as {name} says")
 
 
-def _verify_end(log: LogFile, faults: list[Fault], notes: list[str]) -> None:
+def _verify_end(log: LogScan, faults: list[Fault], notes: list[str]) -> None:
     """Say what holds the end of a log that no other follows."""
     if log.torn:
-        what = f"an unfinished line of {len(log.torn)} bytes that no later log accounts for"
-        faults.append(Fault(log.name, len(log.lines), what))
+        what = f"an unfinished line of {log.torn['bytes']} bytes that no later log accounts for"
+        faults.append(Fault(log.name, log.lines, what))
     elif log.lines:
-        notes.append(f"nothing after line {len(log.lines) - 1} of {log.name} vouches for it yet")
+        notes.append(f"nothing after line {log.lines - 1} of {log.name} vouches for it yet")

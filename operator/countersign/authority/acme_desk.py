@@ -276,17 +276,31 @@ class AcmeDesk:
         try:
             with translated("challenge"):
                 exam.payload = _payload(request.payload)
-                await _run(self.challenge_steps, exam)
+                await self._told(self.challenge_steps, exam)
         except AcmeProblem as problem:
             return {"error": problem.document()}
         return {"validated": int(exam.now.timestamp()), "spki": exam.spki, "ak_serial": exam.ak_serial}
+
+    async def _told(self, steps: Sequence[OrderStep], exam: OrderExam) -> None:
+        """Run the checks; a refusal of the instance itself, known by its attestation key, is an Event on it."""
+        try:
+            await _run(steps, exam)
+        except Denied as refusal:
+            if exam.order is not None and await self._is_of_instance(exam, exam.order):
+                await self.issuance.not_renewed(exam.instance, refusal)
+            raise
+
+    async def _is_of_instance(self, exam: OrderExam, order: OrderRecord) -> bool:
+        """Tell whether an order is by who holds the instance's attestation key: anybody may make one in its name."""
+        ak = exam.ak or (await self.store.ak_certificate(exam.ak_serial) if exam.ak_serial else None)
+        return ak is not None and ak.instance_uid == order.instance_uid
 
     async def _issue(self, request: Request, order: OrderRecord, csr: str) -> CertificateRecord:
         """Check again, sign, and keep the certificate; it is not published yet."""
         exam = self._exam(request, order)
         with translated("finalize"):
             exam.csr = _csr(csr)
-            await _run(self.finalize_steps, exam)
+            await self._told(self.finalize_steps, exam)
         if exam.ca is None or exam.issuer is None or exam.identity is None or exam.public_key is None:
             raise Unavailable("attest.failed", "a check was left out that issuance needs")
         certificate = prepare_identity(

@@ -9,13 +9,14 @@ from fastapi import FastAPI, Request  # noqa: TC002 - FastAPI resolves the annot
 from fastapi.responses import JSONResponse, Response
 
 from countersign.acme import AcmeProblem
-from countersign.authority.answers import read_body
+from countersign.authority.answers import peer_of, read_body
 from countersign.authority.exam import MAX_BODY
 from countersign.errors import Invalid
 
 if TYPE_CHECKING:
     from countersign.authority.acme_desk import AcmeDesk
     from countersign.authority.acme_desk import Request as AcmeRequest
+    from countersign.authority.limits import Askers
 
 __all__ = ["AcmeRoutes"]
 
@@ -29,6 +30,7 @@ class AcmeRoutes:
 
     desk: AcmeDesk
     seconds: float
+    askers: Askers
 
     def register(self, app: FastAPI) -> None:
         """Add the routes to ``app``."""
@@ -47,12 +49,14 @@ class AcmeRoutes:
         ):
             app.post(f"/acme/{{issuer}}/{path}")(handler)
 
-    async def directory(self, issuer: str) -> Response:
+    async def directory(self, request: Request, issuer: str) -> Response:
         """Answer the directory."""
+        self.askers.address(peer_of(request))
         return JSONResponse(self.desk.directory(issuer), headers={"cache-control": "no-store"})
 
     async def nonce(self, request: Request, issuer: str) -> Response:
         """Answer newNonce: 200 to HEAD, 204 to GET."""
+        self.askers.address(peer_of(request))
         self.desk.directory(issuer)
         return Response(status_code=200 if request.method == "HEAD" else 204, headers=await self._headers(issuer))
 
@@ -115,6 +119,7 @@ class AcmeRoutes:
 
     async def _body(self, request: Request, issuer: str) -> bytes:
         """Return the JWS; from here on every answer, a problem too, brings a nonce."""
+        self.askers.address(peer_of(request))
         self.desk.directory(issuer)
         request.state.acme_headers = await self._headers(issuer)
         if request.headers.get("content-type", "").strip().lower() != _JOSE:

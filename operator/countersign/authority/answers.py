@@ -17,11 +17,11 @@ from countersign.errors import CountersignError, Invalid, Unavailable, title
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
 
-__all__ = ["SlowClient", "install", "problem_of", "read_body"]
+__all__ = ["SlowClient", "install", "peer_of", "problem_of", "read_body"]
 
 _PROBLEM: Final = "application/problem+json"
 _TYPE: Final = "https://countersign.dev/problems/"
-_STATUSES: Final = {"parse.size": 413, "attest.token_missing": 401, "attest.token_invalid": 401}
+_STATUSES: Final = {"rate.limited": 429, "parse.size": 413, "attest.token_missing": 401, "attest.token_invalid": 401}
 _LOG: Final = structlog.get_logger(__name__)
 
 
@@ -49,12 +49,17 @@ async def read_body(request: Request, *, max_bytes: int, seconds: float) -> byte
     return b"".join(parts)
 
 
+def peer_of(request: Request) -> str | None:
+    """Return the address that the request came from."""
+    return request.client.host if request.client is not None else None
+
+
 def problem_of(error: CountersignError) -> JSONResponse:
     """Return the problem document of a refusal (enrolment.md section 2); ``detail`` holds nothing that was sent."""
     status = _STATUSES.get(error.code, 400 if isinstance(error, Invalid) else 403)
     headers = {"cache-control": "no-store"}
     if isinstance(error, Unavailable):
-        status, headers["retry-after"] = 503, str(error.retry_after)
+        status, headers["retry-after"] = _STATUSES.get(error.code, 503), str(error.retry_after)
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         headers["connection"] = "close"  # what is left of the body is nobody's
     if status == HTTPStatus.UNAUTHORIZED:
@@ -105,6 +110,8 @@ def install(app: FastAPI) -> None:
 
 def _as_acme(error: CountersignError) -> AcmeProblem:
     """Return what an ACME client is told about an error that no resource translated: an outage, or a bug of ours."""
+    if error.code == "rate.limited" and isinstance(error, Unavailable):
+        return AcmeProblem("rateLimited", "too many requests", error.code, retry_after=error.retry_after)
     status = 503 if isinstance(error, Unavailable) else 500
     retry_after = error.retry_after if isinstance(error, Unavailable) else None
     return AcmeProblem("serverInternal", error.detail, error.code, status=status, retry_after=retry_after)

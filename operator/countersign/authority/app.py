@@ -8,7 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
 from countersign.authority.acme_routes import AcmeRoutes
-from countersign.authority.answers import install, read_body
+from countersign.authority.answers import install, peer_of, read_body
 from countersign.authority.exam import MAX_BODY
 
 if TYPE_CHECKING:
@@ -29,15 +29,17 @@ def create_app(attestation: AttestationDesk, acme: AcmeDesk, *, body_seconds: fl
 
     @app.post("/attest")
     async def attest(request: Request) -> Response:
+        attestation.askers.address(peer_of(request))
         body = await read_body(request, max_bytes=MAX_BODY, seconds=body_seconds)
-        return JSONResponse(await attestation.attest(body, _bearer(request), _peer(request)), headers=_NO_STORE)
+        return JSONResponse(await attestation.attest(body, _bearer(request), peer_of(request)), headers=_NO_STORE)
 
     @app.post("/secret")
     async def secret(request: Request) -> Response:
+        attestation.askers.address(peer_of(request))
         body = await read_body(request, max_bytes=MAX_BODY, seconds=body_seconds)
-        return JSONResponse(await attestation.secret(body, _bearer(request), _peer(request)), headers=_NO_STORE)
+        return JSONResponse(await attestation.secret(body, _bearer(request), peer_of(request)), headers=_NO_STORE)
 
-    AcmeRoutes(acme, body_seconds).register(app)
+    AcmeRoutes(acme, body_seconds, attestation.askers).register(app)
     return app
 
 
@@ -47,7 +49,3 @@ def _bearer(request: Request) -> str | None:
     if len(values) != 1 or not values[0].lower().startswith(_BEARER) or len(values[0]) > _MAX_TOKEN:
         return None
     return values[0][len(_BEARER) :].strip()
-
-
-def _peer(request: Request) -> str | None:
-    return request.client.host if request.client is not None else None

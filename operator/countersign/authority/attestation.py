@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from countersign.authority.ca import CertificateAuthority
     from countersign.authority.cluster import Cluster
+    from countersign.authority.limits import Askers
     from countersign.authority.recorder import Recorder
     from countersign.authority.store import OrderStore
     from countersign.clock import Clock
@@ -62,6 +63,7 @@ class AttestationDesk:
     acme_url: Callable[[str], str]
     ca_bundle: Callable[[], str]
     lock: asyncio.Lock
+    askers: Askers
     attest_steps: tuple[EnrolmentStep, ...] = ATTEST_STEPS
     secret_steps: tuple[EnrolmentStep, ...] = SECRET_STEPS
     commit_steps: tuple[EnrolmentStep, ...] = COMMIT_STEPS
@@ -96,7 +98,9 @@ class AttestationDesk:
         return answer
 
     def _exam(self, body: bytes, bearer: str | None) -> Exam:
-        return Exam(self.cluster, self.store, self.injection, self.own_namespace, self.clock.now(), body, bearer)
+        return Exam(
+            self.cluster, self.store, self.injection, self.own_namespace, self.clock.now(), body, bearer, self.askers
+        )
 
     async def _run(self, steps: Iterable[EnrolmentStep], exam: Exam) -> None:
         """Run the checks; a refusal is an Event on whatever it is news for."""

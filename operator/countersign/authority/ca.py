@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
+from countersign.clock import COMPARE_CLOCKS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -25,6 +27,8 @@ __all__ = ["OWNER", "CaError", "CertificateAuthority", "made", "new_secret", "pe
 OWNER: Final = {"app.kubernetes.io/managed-by": "countersign-authority"}
 """The label of what is ours to change."""
 _LIFE: Final = timedelta(days=3650)
+_BACKDATE: Final = timedelta(hours=1)
+"""Whose clock is behind is told that by what compares clocks, not by a CA that does not seem to be one yet."""
 _PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 _RSA_BITS: Final = 2048
 
@@ -104,7 +108,10 @@ def read_ca(secret: dict[str, Any], now: datetime) -> CertificateAuthority:
         raise CaError("SecretInvalid", "tls.key is not the key of tls.crt")
     if not constraints.ca or not usage.key_cert_sign:
         raise CaError("SecretInvalid", "the certificate may not sign certificates")
-    if not certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc:
+    if now < certificate.not_valid_before_utc:
+        begins = f"{certificate.not_valid_before_utc:%Y-%m-%dT%H:%M:%SZ}"
+        raise CaError("SecretInvalid", f"valid from {begins} on, which is ahead of this clock; {COMPARE_CLOCKS}")
+    if now >= certificate.not_valid_after_utc:
         raise CaError("CAExpired", f"valid until {certificate.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}")
     return CertificateAuthority(certificate, key, _same_type(key))
 
@@ -115,7 +122,7 @@ def made(name: str, usages: Sequence[x509.ObjectIdentifier], now: datetime) -> t
     # The name carries the key: two CAs of one name and different keys confuse clients that build chains by name.
     mark = x509.SubjectKeyIdentifier.from_public_key(key.public_key()).digest.hex()[:8]
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{name[:55]} {mark}")])
-    start = now.replace(microsecond=0) - timedelta(minutes=1)
+    start = now.replace(microsecond=0) - _BACKDATE
     certificate = (
         x509.CertificateBuilder()
         .subject_name(subject)

@@ -15,6 +15,7 @@ from countersign.authority.exam import AttestRequest, Exam, SecretRequest, from_
 from countersign.authority.trust import ASSURANCE, EkFacts, exposed_to, model_denied
 from countersign.errors import Denied, Invalid, Unavailable
 from countersign.kube.injection import injection_faults, select_identities
+from countersign.kube.pods import has_ended
 from countersign.wire import thumbprint
 
 if TYPE_CHECKING:
@@ -82,6 +83,11 @@ async def token_bound_to_pod(exam: Exam) -> None:
         raise Denied("attest.token_unbound", "the token is not bound to a pod")
 
 
+async def pod_patient(exam: Exam) -> None:
+    """3: neither the pod nor its node asks too often."""
+    exam.askers.pod(exam.review)
+
+
 async def pod_exists(exam: Exam) -> None:
     """3: the pod exists now and is not being deleted."""
     review = exam.review
@@ -90,6 +96,12 @@ async def pod_exists(exam: Exam) -> None:
     exam.learn(pod=pod)
     if pod is None or is_going(pod):
         raise Denied("attest.pod_gone", f"pod {review.namespace}/{review.pod_name} is gone or going")
+
+
+async def pod_not_ended(exam: Exam) -> None:
+    """3: something runs in it: the token of a Job's pod is good for as long as the pod is kept, also when it is done."""
+    if has_ended(exam.pod):
+        raise Denied("attest.pod_gone", f"pod {exam.review.namespace}/{exam.review.pod_name} has ended")
 
 
 async def pod_has_uid(exam: Exam) -> None:
@@ -303,7 +315,9 @@ TOKEN_STEPS: Final[tuple[EnrolmentStep, ...]] = (
     bearer_present,
     token_authenticated,
     token_bound_to_pod,
+    pod_patient,
     pod_exists,
+    pod_not_ended,
     pod_has_uid,
     pod_on_node_of_token,
 )

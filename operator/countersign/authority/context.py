@@ -18,8 +18,10 @@ from countersign.authority.ca import CaError, CertificateAuthority
 from countersign.authority.cluster import WATCHED, Cluster
 from countersign.authority.custody import Custody
 from countersign.authority.issuance import Issuance
+from countersign.authority.limits import Askers
+from countersign.authority.metrics import Metrics
 from countersign.authority.reconcile import Reconciler
-from countersign.authority.recorder import Metrics, Recorder
+from countersign.authority.recorder import Recorder
 from countersign.authority.store import SqlOrderStore
 from countersign.clock import Clock, SystemClock
 from countersign.errors import Unavailable
@@ -106,8 +108,8 @@ class ProcessContext:
         await cache.start()
         stack.push_async_callback(cache.aclose)
         metrics = Metrics()
-        metrics.ca_expiry.labels("attestation").set_function(lambda: custody.expiry()[0])
-        metrics.ca_expiry.labels("identity").set_function(lambda: custody.expiry()[1])
+        metrics.follow(cluster, audit, settings.listen.tls_cert, clock)
+        metrics.follow_cas(custody.expiry)
         metrics.skew.labels("api_server").set_function(lambda: kube.clock_skew or 0.0)
         acme = AcmeDesk(
             cluster=cluster,
@@ -139,6 +141,7 @@ class ProcessContext:
             acme_url=acme.directory_url,
             ca_bundle=lambda: ca_bundle(settings),
             lock=asyncio.Lock(),
+            askers=Askers.of(settings.limits, clock),
         )
         return cls(
             settings=settings,
@@ -183,6 +186,7 @@ class ProcessContext:
             found.append(error.detail)
         if not self.audit.ready:
             found.append("the audit log does not take records")
+        self.metrics.ready.set(not found)
         return found
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from countersign.attest import VerifiedAk, VerifiedEk
     from countersign.authority.cluster import Cluster
+    from countersign.authority.limits import Askers
     from countersign.authority.store import OrderStore
     from countersign.authority.tables import SecretRecord
     from countersign.authority.trust import EkFacts
@@ -82,6 +83,7 @@ class Exam:
     now: datetime
     body: bytes
     bearer: str | None
+    askers: Askers
     _request: AttestRequest | SecretRequest | None = None
     _review: TokenReview | None = None
     _pod: dict[str, Any] | None = None

@@ -56,19 +56,25 @@ class Issuance:
             ak = await self.store.ak_certificate(order.ak_serial or "")
             if ak is None or ak.revoked is not None:
                 raise Denied("attest.chain", "a later enrolment has taken this one's place")
+            before = await self.cluster.instance(certificate.namespace, certificate.instance)
             instance = await self._describe(certificate, _described(certificate))
         now = int(self.clock.now().timestamp())
         await self.store.mark_certificate(certificate.id, "published", now)
         note = f"serial {colons(certificate.serial)}, until {stamp_seconds(certificate.not_after)}"
-        await self.events.emit(instance, "Normal", "CertificateIssued", note)
+        reason = "CertificateRenewed" if _has_one_of(before, certificate) else "CertificateIssued"
+        await self.events.emit(instance, "Normal", reason, note)
         return replace(certificate, published=now)
+
+    async def not_renewed(self, instance: dict[str, Any] | None, refusal: Denied) -> None:
+        """Say on an instance that has a certificate why it gets no further one; only for who has proven to be it."""
+        if instance is not None and _certificate(instance):
+            await self.events.emit(instance, "Warning", "RenewalFailed", f"{refusal.code}: {refusal.detail}")
 
     async def forget(self, certificate: CertificateRecord) -> None:
         """Take a certificate out of the instance's status, if it is the one there: the decision point forgets the key."""
         with translated("revokeCert"):
             instance = await self.cluster.instance(certificate.namespace, certificate.instance)
-            present = ((instance or {}).get("status") or {}).get("certificate") or {}
-            if present.get("serialNumber") == colons(certificate.serial):
+            if _certificate(instance or {}).get("serialNumber") == colons(certificate.serial):
                 await self._describe(certificate, None)
 
     async def _require_live(self, certificate: CertificateRecord) -> None:
@@ -117,6 +123,16 @@ def record_of(
         not_before=int(certificate.not_valid_before_utc.timestamp()),
         not_after=int(certificate.not_valid_after_utc.timestamp()),
     )
+
+
+def _certificate(instance: dict[str, Any]) -> dict[str, Any]:
+    return (instance.get("status") or {}).get("certificate") or {}
+
+
+def _has_one_of(instance: dict[str, Any] | None, fresh: CertificateRecord) -> bool:
+    """Tell whether an instance has a former certificate of the same key: a signer that began anew has another key."""
+    present = _certificate(instance or {})
+    return present.get("keyThumbprint") == fresh.jkt and present.get("serialNumber") != colons(fresh.serial)
 
 
 def colons(serial: str) -> str:

@@ -18,6 +18,7 @@ from countersign.authority.ca import CaError, CertificateAuthority
 from countersign.authority.describe import device_conflict, device_status, instance_status, part
 from countersign.authority.instances import apply_status
 from countersign.authority.trust import stamp
+from countersign.clock import skew_fault
 from countersign.kube import (
     AGENT_IDENTITIES,
     AGENT_INSTANCES,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Reconciler", "issuer_status"]
 
+_WARNED: Final = ("CAExpiring", "DirectoryUnreachable")
 _EVERY: Final = 10.0
 _SETTLE: Final = 0.1
 _SOON: Final = timedelta(days=30)
@@ -87,9 +89,12 @@ class Reconciler:
     async def pass_once(self) -> None:
         """Bring every status up to date, once; before everything was seen, what is missing says nothing.
 
-        An object that no code of ours can read costs its own status alone.
+        An object that no code of ours can read costs its own status alone. By a clock that is wrong nothing is said.
         """
         if not self._cluster.cache.synced:
+            return
+        if (fault := skew_fault(self._cluster.kube.clock_skew, "the API server")) is not None:
+            _LOG.warning("no status is written by a wrong clock", fault=fault)
             return
         now = self._clock.now()
         try:
@@ -133,8 +138,8 @@ class Reconciler:
         status = issuer_status(issuer, ca, now)
         if await self._apply(IDENTITY_ISSUERS, issuer, status):
             ready = next(item for item in status["conditions"] if item["type"] == "Ready")
-            if ready["reason"] == "CAExpiring":
-                await self._events.emit(issuer, "Warning", "CAExpiring", ready["message"])
+            if ready["reason"] in _WARNED:
+                await self._events.emit(issuer, "Warning", ready["reason"], ready["message"])
 
     async def _device(self, device: dict[str, Any], devices: list[dict[str, Any]], count: int, now: datetime) -> None:
         pool = self._cluster.pool(device["spec"]["poolRef"]["name"])

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from countersign.audit import decision_record, new_decision_id
 from countersign.authority.trust import spiffe_id
@@ -21,44 +20,16 @@ if TYPE_CHECKING:
 
     from countersign.audit import AuditLog, DecisionFacts
     from countersign.authority.exam import Exam
+    from countersign.authority.metrics import Metrics
     from countersign.clock import Clock
 
-__all__ = ["Metrics", "Recorder"]
+__all__ = ["Recorder"]
 
 _LOG: Final = structlog.get_logger(__name__)
 _ALLOWED: Final = "policy.allowed"
 _LEG: Final = "E1"
 _OPERATION: Final = "attest"
 """``api.operation`` of both; ``api.service.name`` says which of the two was asked."""
-
-
-class Metrics:
-    """What ``/metrics`` shows; labels come from fixed lists only."""
-
-    def __init__(self) -> None:
-        """Make a registry of one's own, so that two authorities can live in one test."""
-        self.registry = CollectorRegistry()
-        self.answers = Counter(
-            "countersign_authority_answers",
-            "Answers, by operation and reason code.",
-            ["operation", "code"],
-            registry=self.registry,
-        )
-        self.seconds = Histogram(
-            "countersign_authority_answer_seconds", "Time to an answer.", ["operation"], registry=self.registry
-        )
-        self.skew = Gauge(
-            "countersign_clock_skew_seconds",
-            "By how much this machine's clock is ahead of another's (negative: behind).",
-            ["against"],
-            registry=self.registry,
-        )
-        self.ca_expiry = Gauge(
-            "countersign_authority_ca_expiry_timestamp_seconds",
-            "When the CA that signs ends: that of attestation keys, and the first of those of identities.",
-            ["ca"],
-            registry=self.registry,
-        )
 
 
 class Recorder:

@@ -58,6 +58,7 @@ def health_app(faults: Callable[[], list[str]], registry: CollectorRegistry) -> 
         )
 
     async def metrics(_request: Request) -> Response:
+        faults()  # sets the gauge
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)])

@@ -56,11 +56,20 @@ class Injection(_Block):
 
 
 class Limits(_Block):
-    """Bounds on what one request may be."""
+    """Bounds on what one request may be, and on how many may come: a second, and at once.
+
+    An enrolment is about a dozen requests of one address, two of them (four with another kind of AK) of its pod.
+    """
 
     head_seconds: float = Field(default=10.0, gt=0)
     body_seconds: float = Field(default=10.0, gt=0)
     max_staleness_seconds: float = Field(default=30.0, gt=0)
+    address_rate: float = Field(default=50, gt=0)
+    address_burst: int = Field(default=500, ge=1)
+    pod_rate: float = Field(default=0.5, gt=0)
+    pod_burst: int = Field(default=20, ge=1)
+    node_rate: float = Field(default=20, gt=0)
+    node_burst: int = Field(default=500, ge=1)
 
 
 class Overlap(_Block):

@@ -4,6 +4,6 @@ Every process and tool adds its command by the entry-point group ``countersign.c
 is imported, so that ``countersign signer`` pays for no Kubernetes client. This room never contains what a command does.
 """
 
-from countersign.cli.main import main
+from countersign.cli.main import complete, main
 
-__all__ = ["main"]
+__all__ = ["complete", "main"]

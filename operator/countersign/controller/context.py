@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import structlog
 
 from countersign.clock import SystemClock, skew_fault
-from countersign.controller.keys import WATCHED, touched
+from countersign.controller.keys import COUNTING, WATCHED, key_of, touched
 from countersign.controller.material import MANAGER, Material
 from countersign.controller.metrics import OperatorMetrics
 from countersign.controller.pools import device_news
 from countersign.controller.reconcile import Reconciler
 from countersign.controller.servers import Audiences
+from countersign.controller.slim import slim
 from countersign.controller.view import View
 from countersign.kube import DEVICES, SERVICE_ACCOUNTS, EventRecorder, Kube, KubeError, Leader, Resource
 
@@ -72,6 +74,7 @@ class ProcessContext:
 
     def seen(self, resource: Resource, type: str | None, found: dict[str, Any]) -> None:  # noqa: A002 - kopf's name
         """Take one event of a watch: remember the object, and let wait what it touches."""
+        found = slim(resource, found)
         meta = found["metadata"]
         before = self.view.get(resource, meta["name"], meta.get("namespace"))
         if type == "DELETED":
@@ -112,12 +115,15 @@ class ProcessContext:
         if not self.complete.is_set() and not faults:
             faults.append("first lists")
         if self.leader.leading and not self.material.ready:
-            faults.append("serving certificates and token keys")
+            why = f": {self.material.fault}" if self.material.fault else ""
+            faults.append(f"serving certificates and token keys{why}")
         if (fault := skew_fault(self.kube.clock_skew, "the API server")) is not None:
             faults.append(fault)
         self.metrics.skew.labels("api_server").set(self.kube.clock_skew or 0.0)
         self.metrics.ready.set(not faults)
         self.metrics.leading.set(self.leader.leading)
+        if not self.leader.leading:
+            self.metrics.forget()
         return faults
 
     async def _work(self) -> None:
@@ -132,7 +138,7 @@ class ProcessContext:
 
     async def _list(self, resource: Resource) -> None:
         try:
-            objects, version = await self.kube.list_version(resource)
+            objects, version = await self.kube.list_version(resource, keep=partial(slim, resource))
         except KubeError as error:
             if self._faults.get(resource.plural) != str(error):
                 _LOG.warning("list failed", kind=resource.kind, error=str(error))
@@ -145,8 +151,12 @@ class ProcessContext:
     def _touch(self, resource: Resource, before: dict[str, Any] | None, after: dict[str, Any]) -> None:
         """Let wait what a change touches. A replica that does not lead looks at everything when it does."""
         if self.leader.leading:
+            own = key_of(resource, after)
             for key in touched(resource, before, after, self.view):
-                self.reconciler.queue.add(key)
+                # What only counts others is counted once for all that changes in a moment.
+                self.reconciler.look_later(
+                    key
+                ) if key != own and key.resource in COUNTING else self.reconciler.queue.add(key)
 
     def _tell(self, notices: list[Notice]) -> None:
         for notice in notices:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from countersign.controller.indexes import account_of, counts, is_injected
 from countersign.controller.plan import Fact, Notice, Plan, conditions, is_going, is_true, listed, news
 from countersign.kube import (
     AGENT_IDENTITIES,
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 __all__ = [
     "NO_SIGNER",
     "OPT_IN",
-    "SIGNER",
-    "is_injected",
     "issuer_of",
     "plan_identity",
     "plan_pod",
@@ -33,12 +32,9 @@ __all__ = [
 ]
 
 OPT_IN: Final = ("countersign.dev/injection", "enabled")
-SIGNER: Final = "countersign-signer"
 NO_SIGNER: Final = InjectionSettings(image="", version="")
 """What is known of the signer where nothing was told: no pod has this version, so no image is judged by it."""
 
-_OPT_OUT: Final = "countersign.dev/inject"
-_ENDED: Final = ("Succeeded", "Failed")
 _WARNED: Final = ("Overlap", "NotInjected")
 # A pod is spoken of while it is new: a restarted operator does not repeat what it said of every pod there is.
 _NEW_SECONDS: Final = 60
@@ -48,9 +44,6 @@ def plan_identity(identity: dict[str, Any], view: View, now: datetime, signer: I
     """Return status and Events of one AgentIdentity."""
     meta = identity["metadata"]
     issuer, fault = issuer_of(identity, view)
-    instances = [
-        one for one in view.list(AGENT_INSTANCES, meta["namespace"]) if one["spec"]["agentRef"]["uid"] == meta["uid"]
-    ]
     fact = (
         fault
         or _account(identity, view)
@@ -60,8 +53,8 @@ def plan_identity(identity: dict[str, Any], view: View, now: datetime, signer: I
     facts = {"Ready": fact}
     status: dict[str, Any] = {
         "observedGeneration": meta.get("generation", 0),
-        "instances": len(instances),
-        "readyInstances": sum(1 for one in instances if is_true(one, "Ready")),
+        "instances": view.count(AGENT_INSTANCES, "agent", meta["uid"]),
+        "readyInstances": view.count(AGENT_INSTANCES, "ready", meta["uid"]),
         "conditions": conditions(identity, facts, now),
     }
     if issuer is not None:
@@ -81,7 +74,7 @@ def issuer_of(identity: dict[str, Any], view: View) -> tuple[dict[str, Any] | No
     if expose is not None and not exposes(expose, own=False, labels=_labels(view, namespace)):
         return None, ("False", "IssuerNotFound", f"IdentityIssuer {name} is not exposed to namespace {namespace}")
     domain = issuer["spec"]["trustDomain"]
-    owner = min((one for one in view.list(IDENTITY_ISSUERS) if one["spec"]["trustDomain"] == domain), key=_age)
+    owner = min(view.by(IDENTITY_ISSUERS, "domain", domain), key=_age)
     if owner["metadata"]["uid"] != issuer["metadata"]["uid"]:
         message = f"trust domain {domain} of IdentityIssuer {name} belongs to the older {owner['metadata']['name']}"
         return None, ("False", "IssuerNotReady", message)
@@ -93,7 +86,7 @@ def issuer_of(identity: dict[str, Any], view: View) -> tuple[dict[str, Any] | No
 def plan_pod(pod: dict[str, Any], view: View, now: datetime, signer: InjectionSettings = NO_SIGNER) -> Plan:
     """Return the Events of a pod that is new: injected or not, for the pod and for its identity."""
     meta = pod["metadata"]
-    if (now - datetime.fromisoformat(meta["creationTimestamp"])).total_seconds() > _NEW_SECONDS or not _counts(pod):
+    if (now - datetime.fromisoformat(meta["creationTimestamp"])).total_seconds() > _NEW_SECONDS or not counts(pod):
         return Plan()
     found = selecting(pod, view)
     if len(found) > 1:
@@ -107,11 +100,6 @@ def plan_pod(pod: dict[str, Any], view: View, now: datetime, signer: InjectionSe
         return Plan(notices=(of_pod, Notice(found[0], "Normal", "Injected", f"signer in pod {own[0]}")))
     note = f"AgentIdentity {own[1]} selects this pod, which has no signer: {_why(pod, found[0], view, signer)}"
     return Plan(notices=(Notice(pod, "Warning", "NotInjected", note),))
-
-
-def is_injected(pod: dict[str, Any]) -> bool:
-    """Tell whether a pod has the signer among its init containers; whether it is ours is asked when it enrols."""
-    return any(one.get("name") == SIGNER for one in pod["spec"].get("initContainers") or [])
 
 
 def wants_signer(identity: dict[str, Any]) -> bool:
@@ -129,11 +117,16 @@ def _account(identity: dict[str, Any], view: View) -> Fact | None:
 
 def _pods(identity: dict[str, Any], view: View, signer: InjectionSettings) -> Fact | None:
     """Look at the pods that the identity selects: another identity's too, or without a signer."""
-    uid, namespace = identity["metadata"]["uid"], identity["metadata"]["namespace"]
+    uid = identity["metadata"]["uid"]
     shared: list[str] = []
     bare: list[dict[str, Any]] = []
-    for pod in view.list(PODS, namespace):
-        if not _counts(pod) or not selecting(pod, view, [identity]):
+    # A pod that has its signer says nothing, unless another identity could mean it too.
+    account = account_of(identity)
+    alone = all(one["metadata"]["uid"] == uid for one in view.by(AGENT_IDENTITIES, "account", account))
+    if alone and not wants_signer(identity):
+        return None
+    for pod in view.by(PODS, "bare" if alone else "account", account):
+        if not counts(pod) or not selecting(pod, view, [identity]):
             continue
         found = selecting(pod, view)
         if len(found) > 1:
@@ -157,14 +150,8 @@ def _pods(identity: dict[str, Any], view: View, signer: InjectionSettings) -> Fa
 def selecting(pod: dict[str, Any], view: View, among: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
     """Return the identities (of ``among``, or all) that mean this pod, whether or not its namespace has opted in."""
     opted_in = {**(_labels(view, pod["metadata"]["namespace"]) or {}), OPT_IN[0]: OPT_IN[1]}
-    every = view.list(AGENT_IDENTITIES, pod["metadata"]["namespace"]) if among is None else among
+    every = view.by(AGENT_IDENTITIES, "account", account_of(pod)) if among is None else among
     return select_identities(pod, every, opted_in)
-
-
-def _counts(pod: dict[str, Any]) -> bool:
-    """Leave out pods that are ending or have ended, and those that a person kept out."""
-    ended = is_going(pod) or (pod.get("status") or {}).get("phase") in _ENDED
-    return not ended and (pod["metadata"].get("labels") or {}).get(_OPT_OUT) != "disabled"
 
 
 def _why(pod: dict[str, Any], identity: dict[str, Any], view: View, signer: InjectionSettings) -> str:

@@ -10,9 +10,11 @@ import re
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from countersign.controller.identities import NO_SIGNER, SIGNER, is_injected, selecting, wants_signer
+from countersign.controller.identities import NO_SIGNER, selecting, wants_signer
+from countersign.controller.indexes import SIGNER, is_injected
 from countersign.controller.plan import Fact, Notice, Plan, condition, conditions, is_going, is_true, same
 from countersign.kube import AGENT_IDENTITIES, DEVICES, PODS
+from countersign.kube.pods import has_ended
 
 if TYPE_CHECKING:
     from countersign.controller.view import View
@@ -101,10 +103,13 @@ def _other_image(pod: dict[str, Any], instance: dict[str, Any]) -> str | None:
 
 
 def _is_leftover(instance: dict[str, Any], view: View, now: datetime) -> bool:
-    """Tell whether nothing can come of an instance any more: its pod is gone, or a Run's certificate is long over."""
+    """Tell whether nothing can come of an instance any more: its pod is gone or done, or a Run's certificate is long over.
+
+    A Job's pod stays after its end, for its logs; the identity does not.
+    """
     if instance["spec"]["type"] == "Pod":
-        found = view.get(PODS, instance["spec"]["pod"]["name"], instance["metadata"]["namespace"])
-        return found is None or bool(found["metadata"]["uid"] != instance["spec"]["pod"]["uid"])
+        found = _pod(instance, view)
+        return found is None or has_ended(found)
     until = _until(instance)
     made = datetime.fromisoformat(instance["metadata"]["creationTimestamp"])
     return now - (until or made) > _KEPT

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from countersign.controller.plan import condition
+from countersign.controller.indexes import ANY, account_of
+from countersign.controller.plan import condition, is_true, ref
 from countersign.kube import (
     AGENT_IDENTITIES,
     AGENT_INSTANCES,
@@ -22,11 +24,9 @@ from countersign.kube import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from countersign.controller.view import View
 
-__all__ = ["PLANNED", "WATCHED", "Key", "KeyQueue", "key_of", "touched"]
+__all__ = ["COUNTING", "PLANNED", "TIMED", "WATCHED", "Key", "KeyQueue", "key_of", "touched"]
 
 PLANNED: Final = (
     AGENT_IDENTITIES,
@@ -39,6 +39,12 @@ PLANNED: Final = (
     PODS,
 )
 """What is looked at by itself; the rest only moves these."""
+
+COUNTING: Final = (AGENT_IDENTITIES, DEVICE_POOLS)
+"""What says of others how many they are."""
+
+TIMED: Final = (AGENT_INSTANCES, DEVICE_POOLS, NAMESPACES)
+"""What becomes untrue without an event: certificates and roots end, and nobody watches trust ConfigMaps."""
 
 WATCHED: Final = (*PLANNED, IDENTITY_ISSUERS, DEVICES, SERVICE_ACCOUNTS)
 
@@ -62,43 +68,85 @@ def touched(resource: Resource, before: dict[str, Any] | None, after: dict[str, 
         yield key_of(resource, after)
     if before is not None and resource in _MEANING and _MEANING[resource](before) == _MEANING[resource](after):
         return  # its status, or something else that says nothing to others
-    name = after["metadata"]["name"]
-    for kind, one in _dependents(resource, after, view):
-        if kind is not AGENT_INSTANCES or name in _names(one):
+    for found in (after,) if before is None else (before, after):
+        for kind, one in _DEPENDENTS.get(resource, _nobody)(found, view):
             yield key_of(kind, one)
 
 
-_DEPENDENTS: Final[dict[Resource, tuple[Resource, ...]]] = {
-    PODS: (AGENT_IDENTITIES, AGENT_INSTANCES),
-    SERVICE_ACCOUNTS: (AGENT_IDENTITIES,),
-    NAMESPACES: (AGENT_IDENTITIES, TOOL_POLICIES, CLUSTER_TOOL_POLICIES),
-    IDENTITY_ISSUERS: (AGENT_IDENTITIES,),
-    AGENT_IDENTITIES: (AGENT_IDENTITIES, AGENT_INSTANCES, TOOL_POLICIES, CLUSTER_TOOL_POLICIES),
-    AGENT_INSTANCES: (AGENT_IDENTITIES,),
-    DEVICES: (DEVICE_POOLS, AGENT_INSTANCES),
-    TOOL_SERVERS: (TOOL_SERVERS, TOOL_POLICIES, CLUSTER_TOOL_POLICIES),
+_Dependents = Iterator[tuple[Resource, dict[str, Any]]]
+
+
+def _found(view: View, value: str, *wanted: tuple[Resource, str]) -> _Dependents:
+    """Yield what each index of ``wanted`` finds under ``value``."""
+    for resource, index in wanted:
+        for one in view.by(resource, index, value):
+            yield resource, one
+
+
+def _of_every(view: View, *wanted: Resource, namespace: str | None = None) -> _Dependents:
+    for resource in wanted:
+        for one in view.list(resource, namespace):
+            yield resource, one
+
+
+def _nobody(found: dict[str, Any], view: View) -> _Dependents:
+    del found, view
+    yield from ()
+
+
+def _on_pod(pod: dict[str, Any], view: View) -> _Dependents:
+    yield from _found(view, account_of(pod), (AGENT_IDENTITIES, "account"))
+    yield from _found(view, f"pod {ref(pod)}", (AGENT_INSTANCES, "name"))
+
+
+def _on_account(account: dict[str, Any], view: View) -> _Dependents:
+    yield from _found(view, ref(account), (AGENT_IDENTITIES, "account"))
+
+
+def _on_namespace(namespace: dict[str, Any], view: View) -> _Dependents:
+    yield from _of_every(view, AGENT_IDENTITIES, TOOL_POLICIES, namespace=namespace["metadata"]["name"])
+    yield from _of_every(view, CLUSTER_TOOL_POLICIES)
+
+
+def _on_issuer(issuer: dict[str, Any], view: View) -> _Dependents:
+    del issuer
+    yield from _of_every(view, AGENT_IDENTITIES)
+
+
+def _on_identity(identity: dict[str, Any], view: View) -> _Dependents:
+    yield from _found(view, account_of(identity), (AGENT_IDENTITIES, "account"))
+    yield from _found(view, f"agent {ref(identity)}", (AGENT_INSTANCES, "name"))
+    for value in (ref(identity), f"{identity['metadata']['namespace']}/{ANY}", ANY):
+        yield from _found(view, value, (TOOL_POLICIES, "agent"), (CLUSTER_TOOL_POLICIES, "agent"))
+
+
+def _on_instance(instance: dict[str, Any], view: View) -> _Dependents:
+    found = view.get(AGENT_IDENTITIES, instance["spec"]["agentRef"]["name"], instance["metadata"]["namespace"])
+    if found is not None:
+        yield AGENT_IDENTITIES, found
+
+
+def _on_device(device: dict[str, Any], view: View) -> _Dependents:
+    if (pool := view.get(DEVICE_POOLS, device["spec"]["poolRef"]["name"])) is not None:
+        yield DEVICE_POOLS, pool
+    yield from _found(view, f"device {device['metadata']['name']}", (AGENT_INSTANCES, "name"))
+
+
+def _on_server(server: dict[str, Any], view: View) -> _Dependents:
+    yield from _found(view, server["spec"]["audience"], (TOOL_SERVERS, "audience"))
+    yield from _found(view, ref(server), (TOOL_POLICIES, "server"), (CLUSTER_TOOL_POLICIES, "server"))
+
+
+_DEPENDENTS: Final = {
+    PODS: _on_pod,
+    SERVICE_ACCOUNTS: _on_account,
+    NAMESPACES: _on_namespace,
+    IDENTITY_ISSUERS: _on_issuer,
+    AGENT_IDENTITIES: _on_identity,
+    AGENT_INSTANCES: _on_instance,
+    DEVICES: _on_device,
+    TOOL_SERVERS: _on_server,
 }
-# Where a change is felt in its own namespace only.
-_NEAR: Final[dict[Resource, tuple[Resource, ...]]] = {
-    PODS: (AGENT_IDENTITIES, AGENT_INSTANCES),
-    SERVICE_ACCOUNTS: (AGENT_IDENTITIES,),
-    NAMESPACES: (AGENT_IDENTITIES, TOOL_POLICIES),
-    AGENT_IDENTITIES: (AGENT_IDENTITIES, AGENT_INSTANCES, TOOL_POLICIES),
-    AGENT_INSTANCES: (AGENT_IDENTITIES,),
-}
-
-
-def _dependents(resource: Resource, found: dict[str, Any], view: View) -> Iterator[tuple[Resource, dict[str, Any]]]:
-    own = found["metadata"]["name"] if resource is NAMESPACES else found["metadata"].get("namespace")
-    for kind in _DEPENDENTS.get(resource, ()):
-        for one in view.list(kind, own if kind in _NEAR.get(resource, ()) else None):
-            yield kind, one
-
-
-def _names(instance: dict[str, Any]) -> tuple[str, ...]:
-    """Return the names of what an AgentInstance hangs on."""
-    spec = instance["spec"]
-    return spec["agentRef"]["name"], spec["deviceRef"]["name"], (spec.get("pod") or {}).get("name", "")
 
 
 def _of_ours(found: dict[str, Any]) -> Any:
@@ -120,9 +168,19 @@ def _of_named(found: dict[str, Any]) -> Any:
     return meta["uid"], meta.get("deletionTimestamp"), meta.get("labels")
 
 
+def _of_instance(instance: dict[str, Any]) -> Any:
+    return instance["metadata"]["uid"], instance["metadata"].get("deletionTimestamp"), is_true(instance, "Ready")
+
+
+def _of_device(device: dict[str, Any]) -> Any:
+    return _of_ours(device), is_true(device, "Attested")
+
+
 _MEANING: Final = {
     PODS: _of_pod,
     AGENT_IDENTITIES: _of_ours,
+    AGENT_INSTANCES: _of_instance,
+    DEVICES: _of_device,
     TOOL_SERVERS: _of_ours,
     NAMESPACES: _of_named,
     SERVICE_ACCOUNTS: _of_named,

@@ -17,13 +17,15 @@ import structlog
 
 from countersign.clock import skew_fault
 from countersign.controller.identities import OPT_IN
-from countersign.controller.serving import bundle_of, ca_members, serving_members
+from countersign.controller.serving import Unusable, bundle_of, ca_members, require_usable, serving_members
 from countersign.controller.tokenkeys import TokenKey, read_keys, rotated, written
 from countersign.kube import CONFIG_MAPS, MUTATING_WEBHOOKS, SECRETS, VALIDATING_WEBHOOKS, KubeError, NotFound
-from countersign.kube.rotation import certificates_of, rotation_asked, without_request
+from countersign.kube.rotation import rotation_asked, without_request
+from countersign.metrics import expiry_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
 
     from countersign.clock import Clock
     from countersign.controller.metrics import OperatorMetrics
@@ -60,6 +62,7 @@ class Material:
         self._clock = clock
         self._metrics = metrics
         self._bundle = ""
+        self.fault = ""
         self._told: dict[str, tuple[str, float]] = {}
 
     @property
@@ -73,35 +76,27 @@ class Material:
         return self._settings.overlap.ahead_seconds / 4
 
     async def refresh(self) -> None:
-        """Make or rotate what is due. Raises KubeError; what was written until then stays, and the next call goes on.
+        """Make or rotate what is due. Raises KubeError, and Unusable for a serving certificate that others made.
 
-        With a clock that is wrong nothing is made: what is to be used from now on would be so at another time.
+        What was written until then stays, and the next call goes on. With a clock that is wrong nothing is made: what is to
+        be used from now on would be so at another time.
         """
         await self._require_clock()
         now, overlap = self._clock.now(), self._settings.overlap.times
-        ca = await self._secret(_CA, _TLS, lambda has, forced: ca_members(has, now, overlap, forced=forced))
-
-        def serving(process: str) -> _Wanted:
-            names = self._settings.names(process)
-            return lambda has, forced: serving_members(has, ca, names, now, forced=forced)
 
         def token_keys(has: Members, forced: bool) -> Members:  # noqa: FBT001 - what _secret calls
             return _keys(has, int(now.timestamp()), overlap, forced=forced)
 
-        webhook = await self._secret("countersign-webhook-tls", _TLS, serving("webhook"))
-        authority = await self._secret("countersign-authority-tls", _TLS, serving("authority"))
-        await self._secret(_TOKEN_KEYS, "Opaque", token_keys)
+        keys = await self._secret(_TOKEN_KEYS, "Opaque", token_keys)
+        with suppress(KeyError, ValueError):  # one that was given to us, and that the front door cannot read either
+            self._metrics.token_key_expiry.set(max(one.use_until for one in read_keys(keys[_KEYS_JSON])))
         await self._secret(_NONCE_KEY, "Opaque", _nonce_key)
-        for name, members in (
-            (_CA, ca),
-            ("countersign-webhook-tls", webhook),
-            ("countersign-authority-tls", authority),
-        ):
-            for one in certificates_of(members.get("tls.crt", b""))[:1]:
-                self._metrics.expiry.labels(name).set(one.not_valid_after_utc.timestamp())
-        for resource in (MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS):
-            await self._ca_bundle(resource, bundle_of(webhook))
+        webhook, authority = await self._serving(now)
+        if self._settings.certificates.source != "CertManager":
+            for resource in (MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS):
+                await self._ca_bundle(resource, bundle_of(webhook))
         self._bundle = _joined(bundle_of(webhook), bundle_of(authority))
+        self.fault = ""
 
     async def _require_clock(self) -> None:
         with suppress(NotFound):
@@ -133,6 +128,48 @@ class Material:
         await self._kube.apply(CONFIG_MAPS, body, MANAGER)
         self._told[name] = digest, now
 
+    async def _serving(self, now: datetime) -> tuple[Members, Members]:
+        """Return the Secrets of the webhook's and the authority's serving certificate, made or as others made them.
+
+        Raises KubeError, also for one that is not there, and Unusable for one that nobody could believe.
+        """
+        given, overlap = self._settings.certificates, self._settings.overlap.times
+        secrets = {"webhook": given.webhook_secret, "authority": given.authority_secret}
+        found = {}
+        if given.source == "SelfManaged":
+            ca = await self._secret(_CA, _TLS, lambda has, forced: ca_members(has, now, overlap, forced=forced))
+            self._tell_expiry(_CA, ca)
+
+            def serving(process: str) -> _Wanted:
+                names = self._settings.names(process)
+                return lambda has, forced: serving_members(has, ca, names, now, forced=forced)
+
+            for process, name in secrets.items():
+                found[process] = await self._secret(name, _TLS, serving(process))
+        else:
+            for process, name in secrets.items():
+                found[process] = await self._given(name, self._settings.names(process), now)
+        for process, members in found.items():
+            self._tell_expiry(secrets[process], members)
+        return found["webhook"], found["authority"]
+
+    async def _given(self, name: str, names: Sequence[str], now: datetime) -> Members:
+        """Return the Secret of a serving certificate that others make."""
+        try:
+            members = _decoded(await self._kube.get(SECRETS, name, self._settings.namespace))
+            require_usable(members, names, now)
+        except NotFound:
+            self.fault = f"Secret {name} does not exist"
+            raise
+        except Unusable as error:
+            self.fault = f"Secret {name}: {error}"
+            raise Unusable(self.fault) from error
+        return members
+
+    def _tell_expiry(self, secret: str, members: Members) -> None:
+        with suppress(KeyError, ValueError):
+            self._metrics.certificate_expiry.labels(secret).set(expiry_of(members["tls.crt"]))
+
     async def _secret(self, name: str, kind: str, wanted: _Wanted) -> Members:
         """Bring a Secret of ours to what ``wanted`` makes of its members, and whether to rotate now, and return them.
 
@@ -142,7 +179,7 @@ class Material:
             found = await self._kube.get(SECRETS, name, self._settings.namespace)
         except NotFound:
             found = None
-        present = {key: base64.b64decode(value) for key, value in ((found or {}).get("data") or {}).items()}
+        present = _decoded(found or {})
         if found is not None and (found["metadata"].get("labels") or {}).get("app.kubernetes.io/managed-by") != MANAGER:
             return present
         forced = found is not None and rotation_asked(found)
@@ -188,6 +225,10 @@ def opted_in(namespace: dict[str, Any], own: str) -> bool:
     meta = namespace["metadata"]
     labelled = (meta.get("labels") or {}).get(OPT_IN[0]) == OPT_IN[1]
     return labelled and meta["name"] not in (own, "kube-system") and meta.get("deletionTimestamp") is None
+
+
+def _decoded(secret: dict[str, Any]) -> Members:
+    return {key: base64.b64decode(value) for key, value in (secret.get("data") or {}).items()}
 
 
 def _lives(namespace: dict[str, Any], own: str) -> bool:

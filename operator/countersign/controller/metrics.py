@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import Counter, Gauge
+
+from countersign.metrics import new_registry
 
 __all__ = ["OperatorMetrics"]
 
@@ -12,7 +14,7 @@ class OperatorMetrics:
 
     def __init__(self) -> None:
         """Declare the metrics."""
-        self.registry = CollectorRegistry()
+        self.registry = new_registry()
         self.looks = Counter(
             "countersign_operator_looks",
             "Times an object was looked at, by kind and outcome (same, written, failed).",
@@ -31,12 +33,6 @@ class OperatorMetrics:
             ["secret"],
             registry=self.registry,
         )
-        self.expiry = Gauge(
-            "countersign_operator_certificate_expiry_timestamp_seconds",
-            "When the certificate of a Secret ends, by name: the serving CA and the two serving certificates.",
-            ["secret"],
-            registry=self.registry,
-        )
         self.skew = Gauge(
             "countersign_clock_skew_seconds",
             "By how much this machine's clock is ahead of another's (negative: behind).",
@@ -46,3 +42,20 @@ class OperatorMetrics:
         self.waiting = Gauge("countersign_operator_queue", "Keys that wait to be looked at.", registry=self.registry)
         self.leading = Gauge("countersign_operator_leading", "1 if this replica leads, else 0.", registry=self.registry)
         self.ready = Gauge("countersign_operator_ready", "1 if ready, else 0.", registry=self.registry)
+        self.certificate_expiry = Gauge(
+            "countersign_operator_certificate_expiry_timestamp_seconds",
+            "When the certificate of a Secret ends: the serving CA and the two serving certificates. The leader alone knows.",
+            ["secret"],
+            registry=self.registry,
+        )
+        self.token_key_expiry = Gauge(
+            "countersign_operator_token_key_expiry_timestamp_seconds",
+            "When the last of the token keys stops to sign. The leader alone knows.",
+            registry=self.registry,
+        )
+        self.forget()
+
+    def forget(self) -> None:
+        """Say nothing about certificates and keys: another replica leads, and may have made new ones."""
+        self.certificate_expiry.clear()
+        self.token_key_expiry.set(float("nan"))

@@ -5,6 +5,7 @@ Neither condition is read by the decision: crds.md 5.3 says what a rule does tha
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from countersign.controller.plan import Fact, Plan, conditions, is_going, listed, news
@@ -28,7 +29,7 @@ def plan_policy(policy: dict[str, Any], view: View, now: datetime) -> Plan:
     status = {
         "observedGeneration": policy["metadata"].get("generation", 0),
         "rules": len(policy["spec"]["rules"]),
-        "matchedAgents": sum(1 for one in _spoken_of(policy, view) if _named(policy, one)),
+        "matchedAgents": _matched(policy, view),
         "digest": policy_digest(policy),
         "conditions": conditions(policy, facts, now),
     }
@@ -38,7 +39,7 @@ def plan_policy(policy: dict[str, Any], view: View, now: datetime) -> Plan:
 def _accepted(policy: dict[str, Any]) -> Fact:
     """Say whether every rule can be decided here; one that cannot never helps a caller."""
     rules = policy["spec"]["rules"]
-    faults = {rule["name"]: fault for rule in rules if "when" in rule and (fault := when_fault(rule["when"]))}
+    faults = {rule["name"]: fault for rule in rules if "when" in rule and (fault := _fault(rule["when"]))}
     if faults:
         first = min(faults)
         message = f"undecided, so Allow is no help and Deny denies: {listed(faults)}; rule {first}: {faults[first]}"
@@ -47,6 +48,12 @@ def _accepted(policy: dict[str, Any]) -> Fact:
         message = f"this version asks nobody for approval; undecided, so these deny: {listed(waiting)}"
         return "False", "UnknownField", message
     return "True", "Accepted", f"{len(rules)} of {len(rules)} rules are understood"
+
+
+@lru_cache(maxsize=4096)
+def _fault(text: str) -> str | None:
+    """Compile a condition once, however often its policy, or another that says the same, is looked at."""
+    return when_fault(text)
 
 
 def _resolved(policy: dict[str, Any], view: View) -> Fact:
@@ -78,26 +85,27 @@ def _exposed(server: dict[str, Any], namespace: str, view: View) -> bool:
     return exposes(server["spec"].get("exposeTo"), own=own, labels=_labels(view, namespace))
 
 
-def _spoken_of(policy: dict[str, Any], view: View) -> Iterator[dict[str, Any]]:
-    """Yield the agents whose calls the policy speaks about (crds.md 5.1); an unknown Namespace is none."""
+def _matched(policy: dict[str, Any], view: View) -> int:
+    """Count the agents whose calls a rule could speak about: those that it names, or all where it names none (crds.md 5.1)."""
     own, selector = policy["metadata"].get("namespace"), policy["spec"].get("namespaceSelector")
-    for identity in view.list(AGENT_IDENTITIES, own):
-        # `exposes` reads a LabelSelector as strictly as the decision does: what it cannot read selects nothing here.
-        labels = _labels(view, identity["metadata"]["namespace"])
-        if selector is None or exposes({"from": "Selector", "selector": selector}, own=False, labels=labels):
-            yield identity
+    named = [(rule.get("subjects") or {}).get("agents") for rule in policy["spec"]["rules"]]
+    if any(agents is None for agents in named):
+        spaces = [own] if own is not None else view.values(AGENT_IDENTITIES, "namespace")
+        chosen = [space for space in spaces if own is not None or selector is None or _selected(selector, space, view)]
+        return sum(view.count(AGENT_IDENTITIES, "namespace", space) for space in chosen)
+    agents = {(one.get("namespace") or own or "", one["name"]) for agents in named for one in agents or []}
+    return sum(
+        1
+        for space, name in agents
+        if own in (None, space)
+        and _living(view.get(AGENT_IDENTITIES, name, space))
+        and (selector is None or _selected(selector, space, view))
+    )
 
 
-def _named(policy: dict[str, Any], identity: dict[str, Any]) -> bool:
-    """Tell whether a rule could speak about this agent: one that names no agents speaks about all."""
-    name, namespace = identity["metadata"]["name"], identity["metadata"]["namespace"]
-    for rule in policy["spec"]["rules"]:
-        agents = (rule.get("subjects") or {}).get("agents")
-        if agents is None or any(
-            one["name"] == name and one.get("namespace", namespace) == namespace for one in agents
-        ):
-            return True
-    return False
+def _selected(selector: Any, namespace: str, view: View) -> bool:
+    """Tell whether a selector means a namespace, read as strictly as the decision does; an unknown one it does not."""
+    return exposes({"from": "Selector", "selector": selector}, own=False, labels=_labels(view, namespace))
 
 
 def _labels(view: View, namespace: str) -> dict[str, str] | None:

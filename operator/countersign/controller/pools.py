@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
 
-from countersign.controller.plan import Fact, Notice, Plan, condition, conditions, is_true
+from countersign.controller.plan import Fact, Notice, Plan, condition, conditions
 from countersign.kube import DEVICES
 
 if TYPE_CHECKING:
@@ -20,13 +20,12 @@ __all__ = ["device_news", "plan_pool"]
 def plan_pool(pool: dict[str, Any], view: View, now: datetime) -> Plan:
     """Return the status of one DevicePool."""
     meta = pool["metadata"]
-    devices = [one for one in view.list(DEVICES) if one["spec"]["poolRef"]["name"] == meta["name"]]
     status = {
         "observedGeneration": meta.get("generation", 0),
         "devices": {
-            "total": len(devices),
-            "approved": sum(1 for one in devices if one["spec"].get("state") == "Approved"),
-            "attested": sum(1 for one in devices if is_true(one, "Attested")),
+            "total": view.count(DEVICES, "pool", meta["name"]),
+            "approved": view.count(DEVICES, "approved", meta["name"]),
+            "attested": view.count(DEVICES, "attested", meta["name"]),
         },
         "conditions": conditions(pool, {"Ready": _roots(pool, now)}, now),
     }

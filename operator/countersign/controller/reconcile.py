@@ -1,8 +1,8 @@
 """From a key to what is written: look, plan, write what differs. One coroutine, so that nobody undoes another's write.
 
 Level-triggered: a key says only *which* object; what to do follows from how everything is when its turn comes. A key that
-fails comes again, later each time; and everything is looked at anew every few seconds, because certificates and roots end
-without an event.
+fails comes again, later each time; and what ends without an event, like certificates and roots, is looked at anew every few
+seconds, everything now and then.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import structlog
 
 from countersign.controller.identities import NO_SIGNER, plan_identity, plan_pod
 from countersign.controller.instances import plan_instance
-from countersign.controller.keys import PLANNED, Key, KeyQueue, key_of
+from countersign.controller.keys import PLANNED, TIMED, Key, KeyQueue, key_of
 from countersign.controller.material import MANAGER, Material
 from countersign.controller.policies import plan_policy
 from countersign.controller.pools import plan_pool
 from countersign.controller.servers import Audiences, plan_server
+from countersign.controller.serving import Unusable
 from countersign.controller.view import View
 from countersign.kube import (
     AGENT_IDENTITIES,
@@ -40,7 +41,7 @@ from countersign.kube import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from datetime import datetime
 
     from countersign.clock import Clock
@@ -51,7 +52,9 @@ if TYPE_CHECKING:
 __all__ = ["Reconciler", "differs"]
 
 _EVERY: Final = 15.0
+_EVERYTHING_EVERY: Final = 300.0
 _SOON: Final = 2.0
+_MOMENT: Final = 0.5
 _FIRST_DELAY: Final = 0.25
 _LAST_DELAY: Final = 30.0
 _LOG: Final = structlog.get_logger(__name__)
@@ -81,6 +84,7 @@ class Reconciler:
         self._signer = signer
         self._failures: dict[Key, int] = {}
         self._later: set[asyncio.TimerHandle] = set()
+        self._soon: set[Key] = set()
         self.queue = KeyQueue()
         self._planners: dict[Resource, Callable[[dict[str, Any], View, datetime], Plan]] = {
             AGENT_IDENTITIES: lambda found, seen, now: plan_identity(found, seen, now, signer),
@@ -102,6 +106,7 @@ class Reconciler:
             for handle in self._later:
                 handle.cancel()
             self._later.clear()
+            self._soon.clear()
 
     async def look(self, key: Key) -> None:
         """Look at one object. Raises KubeError."""
@@ -148,11 +153,12 @@ class Reconciler:
                 self._failures.pop(key, None)
 
     async def _tick(self) -> None:
-        """Rotate what is due and look at everything again, every few seconds; sooner after a failure."""
+        """Rotate what is due and look again at what ends without an event, every few seconds; now and then at everything."""
+        last = float("-inf")
         while True:
             try:
                 await self._material.refresh()
-            except KubeError as error:
+            except (KubeError, Unusable) as error:
                 _LOG.warning("certificates and keys are not as they should be", error=str(error))
                 wait = _SOON
             except Exception:  # noqa: BLE001 - the next pass must come
@@ -160,12 +166,28 @@ class Reconciler:
                 wait = _SOON
             else:
                 wait = min(_EVERY, self._material.pace)
-            self.everything()
+            due = self._clock.monotonic() - last >= _EVERYTHING_EVERY
+            last = self._clock.monotonic() if due else last
+            self.all_of(PLANNED if due else TIMED)
             await asyncio.sleep(wait)
 
-    def everything(self) -> None:
-        """Let every object that has a plan wait for its turn."""
-        for resource in PLANNED:
+    def look_later(self, key: Key) -> None:
+        """Let ``key`` wait for its turn in a moment: whatever touches it until then is looked at together."""
+        if key in self._soon:
+            return
+        self._soon.add(key)
+
+        def come() -> None:
+            self._later.discard(handle)
+            self._soon.discard(key)
+            self.queue.add(key)
+
+        handle = asyncio.get_running_loop().call_later(_MOMENT, come)
+        self._later.add(handle)
+
+    def all_of(self, resources: Iterable[Resource]) -> None:
+        """Let every object of these kinds wait for its turn."""
+        for resource in resources:
             for found in self._view.list(resource):
                 self.queue.add(key_of(resource, found))
 

@@ -50,7 +50,7 @@ def _accepted(server: dict[str, Any], view: View, audiences: Audiences) -> Fact:
     audience, namespace = server["spec"]["audience"], server["metadata"]["namespace"]
     if not audiences.owned(audience, namespace):
         return "False", "AudienceConflict", f"namespace {namespace} may not claim audience {audience}"
-    rivals = [one for one in view.list(TOOL_SERVERS) if one["spec"]["audience"] == audience]
+    rivals = view.by(TOOL_SERVERS, "audience", audience)
     owner = min((one for one in rivals if audiences.owned(audience, one["metadata"]["namespace"])), key=_age)
     if owner["metadata"]["uid"] != server["metadata"]["uid"]:
         return "False", "AudienceConflict", f"audience {audience} belongs to the older {ref(owner)}"

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-__all__ = ["OVERLAP", "Members", "bundle_of", "ca_members", "serving_members"]
+__all__ = ["OVERLAP", "Members", "Unusable", "bundle_of", "ca_members", "require_usable", "serving_members"]
 
 _Private = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
@@ -41,6 +41,10 @@ _BACKDATE: Final = timedelta(minutes=5)  # a clock that is a little behind must 
 OVERLAP: Final = Overlap(ahead=timedelta(minutes=10), kept=timedelta(minutes=10))
 _CERT, _KEY, _BUNDLE = "tls.crt", "tls.key", "ca.crt"
 _NEXT_CERT, _NEXT_KEY = "next.crt", "next.key"
+
+
+class Unusable(Exception):
+    """A serving certificate of others that our clients could not believe; it says why, and repeats nothing of it."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,26 @@ def serving_members(
     chain = [] if issuer.certificate in trusted else [issuer.certificate]
     served = b"".join(map(_pem, (current.certificate, *chain)))
     return {_CERT: served, _KEY: _key_pem(current.key), _BUNDLE: bundle_of(ca)}
+
+
+def require_usable(members: Mapping[str, bytes], names: Sequence[str], now: datetime) -> None:
+    """Want of a serving certificate that others make what clients will ask of it. Raises :class:`Unusable`."""
+    pair = _pair(members, _CERT, _KEY)
+    if pair is None:
+        raise Unusable("tls.crt and tls.key are missing, or do not fit together")
+    leaf = pair.certificate
+    if not leaf.not_valid_before_utc <= now < leaf.not_valid_after_utc:
+        raise Unusable(f"the certificate is valid from {leaf.not_valid_before_utc} until {leaf.not_valid_after_utc}")
+    if missing := sorted(_alternatives(names) - _names_of(leaf)):
+        raise Unusable(f"the certificate is not for {', '.join(missing)}")
+    roots, rest = certificates_of(members.get(_BUNDLE, b"")), certificates_of(members[_CERT])[1:]
+    if not roots:
+        raise Unusable("ca.crt is missing: nobody would know whom to believe")
+    path = [leaf]
+    while (above := next((one for one in rest if one not in path and _signed_by(path[-1], one)), None)) is not None:
+        path.append(above)
+    if not any(one in roots or any(_signed_by(one, root) for root in roots) for one in path):
+        raise Unusable("the certificate is not under ca.crt")
 
 
 def bundle_of(members: Mapping[str, bytes]) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -39,6 +39,18 @@ class Injection(_Block):
 
     image: str = Field(min_length=1)
     version: str = Field(min_length=1)
+
+
+class Certificates(_Block):
+    """Who makes the serving certificates, and the two Secrets that hold them.
+
+    ``SelfManaged``: we do. ``CertManager`` and ``ExistingSecret``: others do, and the Secrets are read, never written;
+    with ``CertManager`` the webhooks' ``caBundle`` is its cainjector's.
+    """
+
+    source: Literal["SelfManaged", "CertManager", "ExistingSecret"] = "SelfManaged"
+    webhook_secret: str = Field(default="countersign-webhook-tls", min_length=1)
+    authority_secret: str = Field(default="countersign-authority-tls", min_length=1)
 
 
 class Lease(_Block):
@@ -97,6 +109,7 @@ class OperatorSettings(BaseSettings):
     authority_names: tuple[str, ...] = ()
     audiences: tuple[AudienceGrant, ...] | None = None
     token_audience: str = Field(default="countersign.dev", min_length=1)
+    certificates: Certificates = Certificates()
     injection: Injection | None = None
     nodes: bool = False
     """Whether ``countersign node`` runs in our namespace, so that it has to be told there whom to believe."""

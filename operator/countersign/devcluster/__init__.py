@@ -8,7 +8,16 @@ with their parent unless they were asked to outlive it, and those are recorded a
 """
 
 from countersign.devcluster import state
-from countersign.devcluster.binaries import Binaries, NodeBinaries, cache_directory, find_or_build, find_or_build_node
+from countersign.devcluster.binaries import (
+    OPA,
+    Binaries,
+    NodeBinaries,
+    cache_directory,
+    find,
+    find_or_build,
+    find_or_build_node,
+    find_or_build_opa,
+)
 from countersign.devcluster.full import FullPlane
 from countersign.devcluster.packages import missing_packages
 from countersign.devcluster.pki import LocalCA, Pair, write_private
@@ -17,6 +26,7 @@ from countersign.devcluster.process import Child, Recorded, start, start_time
 from countersign.devcluster.tpm import EkAuthority, Tpm
 
 __all__ = [
+    "OPA",
     "Binaries",
     "Child",
     "EkAuthority",
@@ -29,8 +39,10 @@ __all__ = [
     "Recorded",
     "Tpm",
     "cache_directory",
+    "find",
     "find_or_build",
     "find_or_build_node",
+    "find_or_build_opa",
     "free_ports",
     "missing_packages",
     "start",

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 __all__ = [
+    "KWOK",
     "NODE_PROGRAMS",
+    "OPA",
     "PROGRAMS",
     "Binaries",
     "NodeBinaries",
@@ -32,7 +34,9 @@ __all__ = [
     "cache_directory",
     "find",
     "find_or_build",
+    "find_or_build_kwok",
     "find_or_build_node",
+    "find_or_build_opa",
 ]
 
 _KUBERNETES = "1.34.4"
@@ -80,6 +84,10 @@ NODE_PROGRAMS = (
     Program("coredns", "coredns", "1.13.1", ".", ("-version",), 2, own=True),
     Program("pause", "pause", "1.0.0", ".", (), 0.1, own=True),
 )
+# Plays the kubelets of thousands of nodes: for the benchmark alone.
+KWOK = Program("kwok", "kwok", "0.8.0", "sigs.k8s.io/kwok/cmd/kwok", ("--version",), 1.5)
+# What the benchmark puts beside the front door; nothing else wants it.
+OPA = Program("opa", "opa", "1.22.4", "github.com/open-policy-agent/opa", ("version",), 1.5)
 
 
 @dataclass(frozen=True)
@@ -202,6 +210,16 @@ def find_or_build(say: Callable[[str], None] = lambda _line: None) -> Binaries:
 def find_or_build_node(say: Callable[[str], None] = lambda _line: None) -> NodeBinaries:
     """Return a node's programs; the rest as for :func:`find_or_build`."""
     return NodeBinaries(**_find_or_build(NODE_PROGRAMS, say))
+
+
+def find_or_build_opa(say: Callable[[str], None] = lambda _line: None) -> Path:
+    """Return Open Policy Agent, which the benchmark alone starts; the rest as for :func:`find_or_build`."""
+    return _find_or_build((OPA,), say)[OPA.name]
+
+
+def find_or_build_kwok(say: Callable[[str], None] = lambda _line: None) -> Path:
+    """Return where kwok lies; the rest as for :func:`find_or_build`."""
+    return _find_or_build((KWOK,), say)[KWOK.name]
 
 
 def _find_or_build(programs: tuple[Program, ...], say: Callable[[str], None]) -> dict[str, Path]:

@@ -77,13 +77,19 @@ class Plane:
 
     ``directory`` holds everything and is emptied first. ``webhook_hosts`` are the webhooks (``HOST:PORT``, or ``*``)
     to which the API server shows a client certificate of :attr:`webhook_client_ca`. With ``outlive`` the processes
-    stay when the caller ends.
+    stay when the caller ends. ``flags`` are more flags of the API server.
     """
 
     host = _HOST  # what the API server listens on
 
     def __init__(
-        self, binaries: Binaries, directory: Path, *, webhook_hosts: Sequence[str] = (), outlive: bool = False
+        self,
+        binaries: Binaries,
+        directory: Path,
+        *,
+        webhook_hosts: Sequence[str] = (),
+        outlive: bool = False,
+        flags: Sequence[str] = (),
     ) -> None:
         """Only remember; :meth:`start` begins."""
         self.binaries = binaries
@@ -93,6 +99,7 @@ class Plane:
         self._etcd_ca = LocalCA("countersign-dev-etcd-ca")
         self._webhook_hosts = list(webhook_hosts)
         self._outlive = outlive
+        self.flags = list(flags)
         self._children: dict[str, Child] = {}
         self._ports: list[int] = []
 
@@ -254,7 +261,7 @@ class Plane:
             pair = self.webhook_client_ca.issue("kube-apiserver")
             file = write_webhook_clients(self.directory, self._webhook_hosts, pair)
             flags.append(f"--admission-control-config-file={file}")
-        return flags
+        return [*flags, *self.flags]
 
     def _start_controllers(self) -> None:
         child = self._run("kube-controller-manager", [self.binaries.kube_controller_manager, *self._manager_flags()])

@@ -20,12 +20,16 @@ from countersign.kube.errors import Conflict, Gone, KubeError, NotFound
 from countersign.kube.events import EventRecorder
 from countersign.kube.lease import Leader, run_as_leader
 from countersign.kube.resources import (
+    ACCESS_REVIEWS,
     AGENT_IDENTITIES,
     AGENT_INSTANCES,
     AGENT_TASKS,
+    CERTIFICATE_REQUESTS,
     CLUSTER_TOOL_POLICIES,
     CONFIG_MAPS,
     CRDS,
+    DAEMON_SETS,
+    DEPLOYMENTS,
     DEVICE_POOLS,
     DEVICES,
     EVENTS,
@@ -37,6 +41,7 @@ from countersign.kube.resources import (
     PODS,
     SECRETS,
     SERVICE_ACCOUNTS,
+    STATEFUL_SETS,
     TOKEN_REVIEWS,
     TOOL_APPROVALS,
     TOOL_POLICIES,
@@ -48,12 +53,16 @@ from countersign.kube.reviews import TokenReview
 from countersign.kube.watch import WatchCache
 
 __all__ = [
+    "ACCESS_REVIEWS",
     "AGENT_IDENTITIES",
     "AGENT_INSTANCES",
     "AGENT_TASKS",
+    "CERTIFICATE_REQUESTS",
     "CLUSTER_TOOL_POLICIES",
     "CONFIG_MAPS",
     "CRDS",
+    "DAEMON_SETS",
+    "DEPLOYMENTS",
     "DEVICES",
     "DEVICE_POOLS",
     "EVENTS",
@@ -65,6 +74,7 @@ __all__ = [
     "PODS",
     "SECRETS",
     "SERVICE_ACCOUNTS",
+    "STATEFUL_SETS",
     "TOKEN_REVIEWS",
     "TOOL_APPROVALS",
     "TOOL_POLICIES",

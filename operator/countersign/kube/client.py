@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import json
 from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 import aiohttp
 
 from countersign.clock import Clock, SystemClock, ahead_of
-from countersign.kube.connection import Connection, connect
+from countersign.kube.connection import Connection, connect, connect_person
 from countersign.kube.errors import KubeError, error_of
-from countersign.kube.resources import LEASES, TOKEN_REVIEWS, Resource
+from countersign.kube.resources import ACCESS_REVIEWS, LEASES, PODS, TOKEN_REVIEWS, Resource
 from countersign.kube.reviews import TokenReview, read_review, review_body
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+    from datetime import datetime
     from pathlib import Path
 
 __all__ = ["Kube"]
 
 _SECONDS: Final = 10.0
+_PATIENCE: Final = 30.0
 _SLACK: Final = 5.0
 _BAD: Final = 300
 _JSON: Final = "application/json"
@@ -55,6 +58,12 @@ class Kube:
         """
         return cls(await connect(kubeconfig))
 
+    @classmethod
+    async def connect_person(cls, files: str, context: str | None) -> tuple[Kube, str]:
+        """Return a connection with a person's kubeconfig, and the namespace of its context. Raises :class:`KubeError`."""
+        connection, namespace = await connect_person(files, context)
+        return cls(connection), namespace
+
     async def aclose(self) -> None:
         """Close every connection; watches end."""
         await self._connection.aclose()
@@ -72,9 +81,15 @@ class Kube:
         return (await self.list_version(resource, namespace, labels=labels, fields=fields))[0]
 
     async def list_version(
-        self, resource: Resource, namespace: str | None = None, *, labels: str = "", fields: str = ""
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        *,
+        labels: str = "",
+        fields: str = "",
+        keep: Callable[[dict[str, Any]], dict[str, Any]] = lambda found: found,
     ) -> tuple[_Objects, str]:
-        """Return the objects and the version of the list, from which a watch goes on."""
+        """Return the objects, as ``keep`` leaves each, and the version of the list, from which a watch goes on."""
         items: _Objects = []
         query = {"limit": str(self._page), "labelSelector": labels, "fieldSelector": fields}
         what = f"list {resource.plural}"
@@ -82,7 +97,7 @@ class Kube:
             page = await self._call("GET", resource, resource.path(namespace=namespace), what, query=query)
             # Items of built-in kinds come without these two; an Event or an apply needs them.
             head = {"apiVersion": resource.api_version, "kind": resource.kind}
-            items += [{**head, **item} for item in page.get("items") or []]
+            items += [keep({**head, **item}) for item in page.get("items") or []]
             meta = page.get("metadata") or {}
             if not meta.get("continue"):
                 return items, str(meta.get("resourceVersion") or "")
@@ -155,6 +170,51 @@ class Kube:
         answer = await self._call("POST", TOKEN_REVIEWS, TOKEN_REVIEWS.path(), "review a token", body=body)
         return read_review(answer.get("status"), audiences)
 
+    async def review_access(self, who: Mapping[str, Any], attributes: Mapping[str, str]) -> bool:
+        """Ask whether somebody (``user``, ``groups``, ``uid``, ``extra``) may do what ``attributes`` say.
+
+        Raises :class:`KubeError` if nobody can say.
+        """
+        spec = {**who, "resourceAttributes": dict(attributes)}
+        body = {"apiVersion": ACCESS_REVIEWS.api_version, "kind": ACCESS_REVIEWS.kind, "spec": spec}
+        answer = await self._call("POST", ACCESS_REVIEWS, ACCESS_REVIEWS.path(), "review access", body=body)
+        status = answer.get("status") or {}
+        return status.get("allowed") is True and not status.get("denied")
+
+    async def server(self) -> tuple[str, datetime]:
+        """Return the API server's version, and the time on its clock to the second."""
+        async with self._exchange("GET", PODS, "/version", "ask for the version", timeout=_timeout()) as response:
+            answer = _parsed(await response.read())
+            try:
+                return str(answer["gitVersion"]), parsedate_to_datetime(response.headers["Date"])
+            except (TypeError, KeyError, ValueError) as error:
+                raise KubeError("the API server does not say its version and time; see what stands between") from error
+
+    async def ask_pod(
+        self, name: str, namespace: str, port: int, path: str, headers: Mapping[str, str]
+    ) -> tuple[int, bytes]:
+        """Ask a pod's HTTPS port through the API server: status and body, whatever they are.
+
+        The API server does not look at the pod's certificate: send nothing that may not be seen between the two. Raises
+        :class:`KubeError` if the API server itself refuses or nobody answers.
+        """
+        url = f"{PODS.path(namespace=namespace)}/https:{name}:{port}/proxy{path}"
+        what = f"ask {_name(PODS, name, namespace)} through the API server"
+        try:
+            response = await self._connection.send(
+                "GET", url, body=None, kind=_JSON, timeout=_timeout(_PATIENCE), more=headers
+            )
+            try:
+                data = await response.read()
+                answer = _parsed(data)
+                if isinstance(answer, dict) and answer.get("kind") == "Status":
+                    raise error_of(response.status, answer, what, PODS)
+                return response.status, data
+            finally:
+                response.release()
+        except (aiohttp.ClientError, OSError) as error:
+            raise KubeError(f"{what}: no answer ({type(error).__name__})") from error
+
     async def watch(self, resource: Resource, version: str, seconds: int) -> AsyncGenerator[dict[str, Any]]:
         """Yield ``{"type", "object"}`` for each change of a kind since ``version``; ends after ``seconds``.
 
@@ -195,7 +255,7 @@ class Kube:
         """Return the parsed answer."""
         if method != "GET" and resource is not LEASES:
             self.fence()
-        timeout = aiohttp.ClientTimeout(total=_SECONDS, sock_connect=_SLACK)
+        timeout = _timeout()
         call = self._exchange(method, resource, path, what, body=body, query=query, kind=kind, timeout=timeout)
         async with call as response:
             answer = _parsed(await response.read())
@@ -238,6 +298,10 @@ class Kube:
 
 def _nothing() -> None:
     """Forbid nothing."""
+
+
+def _timeout(seconds: float = _SECONDS) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=seconds, sock_connect=_SLACK)
 
 
 def _event(line: bytes, what: str, resource: Resource) -> dict[str, Any]:

@@ -16,9 +16,11 @@ import yaml
 from countersign.kube.errors import KubeError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import aiohttp
 
-__all__ = ["Connection", "connect"]
+__all__ = ["Connection", "connect", "connect_person"]
 
 ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _AGENT: Final = "countersign"
@@ -39,12 +41,13 @@ class Connection:
         body: Any,
         kind: str,
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's own
+        more: Mapping[str, str] | None = None,
     ) -> aiohttp.ClientResponse:
-        """Send one request to ``url`` (path and query) and return the response, its body unread.
+        """Send one request to ``url`` (path and query) and return the response, its body unread; ``more`` are headers.
 
         Raises aiohttp's errors, and :class:`KubeError` if the token cannot be read.
         """
-        headers = {"Accept": "application/json", "Content-Type": kind, "User-Agent": _AGENT}
+        headers = {"Accept": "application/json", "Content-Type": kind, "User-Agent": _AGENT, **(more or {})}
         if authorization := await self._authorization():
             headers["Authorization"] = authorization
         address = f"{self.client.configuration.host}{url}"
@@ -93,6 +96,28 @@ async def connect(kubeconfig: Path | None, *, account: Path = ACCOUNT) -> Connec
                 f"kubeconfig {kubeconfig} cannot be used ({type(error).__name__}); name another one"
             ) from error
     return Connection(client.ApiClient(configuration), token_file)
+
+
+async def connect_person(files: str, context: str | None) -> tuple[Connection, str]:
+    """Return a connection as a person has it, and the namespace of its context: ``default`` if it names none.
+
+    ``files`` are kubeconfigs with colons between, as in ``KUBECONFIG``; client certificates, tokens and exec plugins are the
+    client's business. Raises :class:`KubeError`.
+    """
+    from kubernetes.aio import client, config  # noqa: PLC0415 - as above
+
+    configuration = client.Configuration()
+    try:
+        loader = await config.load_kube_config(
+            config_file=files, context=context, client_configuration=configuration, persist_config=False
+        )
+        namespace = loader.current_context["context"].get("namespace")
+    except (OSError, AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError, config.ConfigException) as error:
+        where = f" and context {context}" if context else ""
+        raise KubeError(
+            f"kubeconfig {files}{where} cannot be used ({type(error).__name__}: {error}); name another with --kubeconfig"
+        ) from error
+    return Connection(client.ApiClient(configuration), None), str(namespace or "default")
 
 
 def _in_cluster(configuration: Any, account: Path) -> Path:

@@ -35,13 +35,15 @@ _CLUSTER_SCOPED: Final = "default"
 
 @dataclass
 class _Series:
-    """One (object, reason): the Event that was written, and what happened since."""
+    """One (object, reason): the Event that was written, with what count, and what happened since."""
 
     written: float
     note: str
     name: str
     namespace: str
     count: int = 1
+    told: int = 0
+    last: datetime | None = None
 
 
 class EventRecorder:
@@ -58,7 +60,7 @@ class EventRecorder:
         """Say that ``reason`` happened to the object ``regarding``; ``type`` is ``Normal`` or ``Warning``.
 
         ``note`` is a sentence without arguments, tokens or keys, cut to 1,024 characters. Within a minute of the last one
-        of this object and reason it is only counted, and the count is written with the next. Never raises
+        of this object and reason it is only counted, and the count is written with the next, or by :meth:`flush`. Never raises
         :class:`KubeError`: what cannot be written is logged and dropped.
         """
         meta = regarding["metadata"]
@@ -66,7 +68,7 @@ class EventRecorder:
         now = self._clock.monotonic()
         found = self._series.get(key)
         if found is not None:
-            found.count += 1
+            found.count, found.last = found.count + 1, self._clock.now()
             if now - found.written < _EVERY:
                 return
             found.written = now
@@ -81,12 +83,31 @@ class EventRecorder:
         except KubeError as error:
             _LOG.warning("event.lost", reason=reason, regarding=meta["name"], error=str(error))
 
+    async def flush(self) -> None:
+        """Write the counts of a minute ago and older that no later emission brought along: a burst that is over."""
+        now = self._clock.monotonic()
+        for found in list(self._series.values()):
+            if found.name and found.count > found.told and now - found.written >= _EVERY:
+                found.written = now
+                try:
+                    await self._count(found)
+                except NotFound:
+                    found.told = found.count  # forgotten with its Event
+                except KubeError as error:
+                    _LOG.warning("event.lost", name=found.name, error=str(error))
+
+    async def _count(self, found: _Series) -> None:
+        """Write the count of a series on its Event. Raises NotFound if the API server has forgotten that."""
+        count, last = found.count, found.last or self._clock.now()
+        patch = {"series": {"count": count, "lastObservedTime": _micro(last)}}
+        await self._kube.patch(EVENTS, found.name, patch, found.namespace)
+        found.told = count
+
     async def _write(self, found: _Series, regarding: dict[str, Any], type: str, reason: str, note: str) -> None:  # noqa: A002 - the field's name
         """Go on with the series if it says the same, else write a new Event that carries the count on."""
         if found.name and found.note == note:
-            patch = {"series": {"count": found.count, "lastObservedTime": _micro(self._clock.now())}}
             try:
-                await self._kube.patch(EVENTS, found.name, patch, found.namespace)
+                await self._count(found)
             except NotFound:
                 # The API server forgets Events after an hour: then it is a new one.
                 found.count = 1
@@ -94,7 +115,9 @@ class EventRecorder:
                 return
         body = self._event(regarding, type, reason, note, found.count)
         found.name, found.namespace, found.note = body["metadata"]["name"], body["metadata"]["namespace"], note
+        count = found.count
         await self._kube.create(EVENTS, body)
+        found.told = count
 
     def _event(self, regarding: dict[str, Any], type: str, reason: str, note: str, count: int) -> dict[str, Any]:  # noqa: A002 - the field's name
         meta, now = regarding["metadata"], _micro(self._clock.now())

@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from typing import Final
 
 __all__ = [
+    "ACCESS_REVIEWS",
     "AGENT_IDENTITIES",
     "AGENT_INSTANCES",
     "AGENT_TASKS",
+    "CERTIFICATE_REQUESTS",
     "CLUSTER_TOOL_POLICIES",
     "CONFIG_MAPS",
     "CRDS",
+    "DAEMON_SETS",
+    "DEPLOYMENTS",
     "DEVICES",
     "DEVICE_POOLS",
     "EVENTS",
@@ -23,6 +27,7 @@ __all__ = [
     "PODS",
     "SECRETS",
     "SERVICE_ACCOUNTS",
+    "STATEFUL_SETS",
     "TOKEN_REVIEWS",
     "TOOL_APPROVALS",
     "TOOL_POLICIES",
@@ -101,6 +106,15 @@ SERVICE_ACCOUNTS: Final = Resource("", "v1", "serviceaccounts", "ServiceAccount"
 LEASES: Final = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 EVENTS: Final = Resource("events.k8s.io", "v1", "events", "Event")
 TOKEN_REVIEWS: Final = Resource("authentication.k8s.io", "v1", "tokenreviews", "TokenReview", namespaced=False)
+ACCESS_REVIEWS: Final = Resource(
+    "authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview", namespaced=False
+)
+CERTIFICATE_REQUESTS: Final = Resource(
+    "certificates.k8s.io", "v1", "certificatesigningrequests", "CertificateSigningRequest", namespaced=False
+)
+DEPLOYMENTS: Final = Resource("apps", "v1", "deployments", "Deployment")
+STATEFUL_SETS: Final = Resource("apps", "v1", "statefulsets", "StatefulSet")
+DAEMON_SETS: Final = Resource("apps", "v1", "daemonsets", "DaemonSet")
 CRDS: Final = Resource(
     "apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False
 )

@@ -6,9 +6,9 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
-__all__ = ["Store"]
+__all__ = ["Index", "Store"]
 
 # The method ``list`` hides the type of that name inside the class.
 _Objects = list[dict[str, Any]]
@@ -17,15 +17,17 @@ _Changes = list[tuple[str, dict[str, Any]]]
 _Key = tuple[str | None, str]
 
 
-class _Index:
+class Index:
     """Keys by what ``fn`` says of each object; an object of which it cannot say anything is in no index."""
 
     def __init__(self, fn: Callable[[dict[str, Any]], Iterable[str]]) -> None:
+        """Start empty."""
         self._fn = fn
         self._keys: defaultdict[str, dict[_Key, None]] = defaultdict(dict)
         self._values: dict[_Key, list[str]] = {}
 
     def put(self, key: _Key, obj: dict[str, Any]) -> None:
+        """Take in what ``key`` is now."""
         self.drop(key)
         try:
             values = list(self._fn(obj))
@@ -36,14 +38,20 @@ class _Index:
             self._keys[value][key] = None
 
     def drop(self, key: _Key) -> None:
+        """Forget ``key``."""
         for value in self._values.pop(key, []):
             keys = self._keys[value]
             keys.pop(key, None)
             if not keys:
                 del self._keys[value]
 
-    def find(self, value: str) -> Iterable[_Key]:
+    def find(self, value: str) -> Collection[_Key]:
+        """Return the keys of a value, the one that came first in front."""
         return self._keys.get(value, {})
+
+    def values(self) -> Collection[str]:
+        """Return the values that have keys."""
+        return self._keys
 
 
 class Store:
@@ -52,7 +60,7 @@ class Store:
     def __init__(self) -> None:
         """Start empty."""
         self._objects: dict[str | None, dict[str, dict[str, Any]]] = {}
-        self._indexes: dict[str, _Index] = {}
+        self._indexes: dict[str, Index] = {}
 
     def get(self, name: str, namespace: str | None) -> dict[str, Any] | None:
         """Return one object, or None."""
@@ -66,7 +74,7 @@ class Store:
 
     def add_index(self, name: str, fn: Callable[[dict[str, Any]], Iterable[str]]) -> None:
         """Keep an index from now on, of what is here already too."""
-        index = _Index(fn)
+        index = Index(fn)
         for key, obj in self._all():
             index.put(key, obj)
         self._indexes[name] = index

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from countersign.kube.errors import Gone, KubeError
+from countersign.kube.slim import without_bookkeeping
 from countersign.kube.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable, Mapping
 
     from countersign.clock import Clock
     from countersign.kube.client import Kube
@@ -36,6 +38,7 @@ _LAST_WAIT: Final = 5.0
 # The method ``list`` hides the type of that name inside the class.
 _Objects = list[dict[str, Any]]
 _Names = list[str]
+_Keep = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class WatchCache:
@@ -45,9 +48,15 @@ class WatchCache:
     :meth:`wait_synced` and :meth:`aclose` answer at once, from memory, on the event loop's own thread.
     """
 
-    def __init__(self, kube: Kube, resources: Iterable[Resource], *, clock: Clock) -> None:
-        """Follow ``resources`` once started; asking for another kind is a ``KeyError``."""
+    def __init__(
+        self, kube: Kube, resources: Iterable[Resource], *, clock: Clock, keep: Mapping[Resource, _Keep] | None = None
+    ) -> None:
+        """Follow ``resources`` once started; asking for another kind is a ``KeyError``.
+
+        ``keep`` says for a kind what of each object is kept; of the others, all but the API server's own bookkeeping.
+        """
         self._kube = kube
+        self._keep = keep or {}
         self._clock = clock
         self._stores = {resource: Store() for resource in resources}
         self._contact: dict[Resource, float] = {}
@@ -80,9 +89,11 @@ class WatchCache:
 
     def stale(self, max_age_seconds: float) -> _Names:
         """Return the plural names of the kinds without contact for longer than ``max_age_seconds``, or never listed."""
-        now = self._clock.monotonic()
-        last = float("-inf")
-        return [one.plural for one in self._stores if now - self._contact.get(one, last) > max_age_seconds]
+        return [one.plural for one in self._stores if self.age(one) > max_age_seconds]
+
+    def age(self, r: Resource) -> float:
+        """Return the seconds since the last contact about a kind; infinite before the first."""
+        return self._clock.monotonic() - self._contact.get(r, float("-inf"))
 
     def get(self, r: Resource, name: str, namespace: str | None = None) -> dict[str, Any] | None:
         """Return one object, or None."""
@@ -134,7 +145,7 @@ class WatchCache:
             wait = min(wait * 2, _LAST_WAIT)
 
     async def _list(self, resource: Resource) -> str:
-        items, version = await self._kube.list_version(resource)
+        items, version = await self._kube.list_version(resource, keep=self._kept(resource))
         changes = self._stores[resource].replace(items)
         self._touch(resource)
         for kind, obj in changes:
@@ -149,14 +160,18 @@ class WatchCache:
         self._touch(resource)
         store = self._stores[resource]
         change = None
+        version: str | None = obj["metadata"].get("resourceVersion")
         if kind in {"ADDED", "MODIFIED"}:
+            obj = self._kept(resource)(obj)
             change = store.put(obj)
         elif kind == "DELETED":
             change = store.drop(obj)
         if change is not None:
             self._tell(resource, change[0], obj)
-        version: str | None = obj["metadata"].get("resourceVersion")
         return version
+
+    def _kept(self, resource: Resource) -> _Keep:
+        return self._keep.get(resource, without_bookkeeping)
 
     def _touch(self, resource: Resource) -> None:
         self._contact[resource] = self._clock.monotonic()

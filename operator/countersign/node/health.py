@@ -30,6 +30,7 @@ def health_app(context: ProcessContext) -> web.Application:
         return web.json_response(body, status=503 if missing else 200)
 
     async def metrics(_request: web.Request) -> web.Response:
+        context.metrics.ready.set(not context.faults())
         body = generate_latest(context.metrics.registry)
         return web.Response(body=body, content_type="text/plain", charset="utf-8")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import Counter, Gauge
+
+from countersign.metrics import new_registry
 
 __all__ = ["NodeMetrics"]
 
@@ -12,7 +14,7 @@ class NodeMetrics:
 
     def __init__(self) -> None:
         """Register them."""
-        self.registry = CollectorRegistry()
+        self.registry = new_registry()
         self.slots = Gauge(
             "countersign_node_slots",
             "Slots of countersign.dev/tpm by health (healthy, unhealthy).",
@@ -43,6 +45,7 @@ class NodeMetrics:
             ["state"],
             registry=self.registry,
         )
+        self.ready = Gauge("countersign_node_ready", "1 if ready, else 0.", registry=self.registry)
         self.registered = Gauge(
             "countersign_node_registered", "1 while kubelet knows this plugin.", registry=self.registry
         )

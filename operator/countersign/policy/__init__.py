@@ -11,6 +11,7 @@ never raises for data, and where it has no answer the answer is no. Of third par
 """
 
 from countersign.policy.catalogue import Catalogue, Floors, Tool, ToolServer, audience_owned, exposes
+from countersign.policy.compiled import policy_digest
 from countersign.policy.decide import BASE_METHODS, decide, listable, names_server
 from countersign.policy.explain import RuleView, explain
 from countersign.policy.expression import when_fault
@@ -25,7 +26,7 @@ from countersign.policy.model import (
     Question,
     RuleMark,
 )
-from countersign.policy.ruleset import RuleSet, policy_digest
+from countersign.policy.ruleset import RuleSet
 from countersign.policy.schema import schema_fault
 
 __all__ = [

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from countersign.policy.catalogue import Catalogue, Floors, Tool, ToolServer
+    from countersign.policy.compiled import Policy
     from countersign.policy.model import Effect, Question
     from countersign.policy.rule import Rule
-    from countersign.policy.ruleset import Policy, RuleSet
+    from countersign.policy.ruleset import RuleSet
 
     _Entry = tuple[Policy, Rule | None]
 

@@ -10,10 +10,11 @@ from countersign.policy.logic import all_of
 
 if TYPE_CHECKING:
     from countersign.policy.catalogue import Catalogue
+    from countersign.policy.compiled import Policy
     from countersign.policy.facts import CallFacts
     from countersign.policy.model import Question, RuleMark
     from countersign.policy.rule import Rule
-    from countersign.policy.ruleset import Policy, RuleSet
+    from countersign.policy.ruleset import RuleSet
 
 __all__ = ["RuleView", "explain"]
 

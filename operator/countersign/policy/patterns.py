@@ -26,7 +26,7 @@ def pattern_fault(pattern: Any) -> str | None:
         return f"a pattern has at most {_LENGTH_MAX} characters"
     try:
         _compiled(pattern)
-    except re2.error:
+    except (re2.error, UnicodeError):
         return "not a pattern that RE2 can read (no look-around, no back references)"
     return None
 

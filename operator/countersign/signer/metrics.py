@@ -5,7 +5,9 @@ A call that nobody refused is ``policy.allowed``, ``unreachable`` (no answer of 
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import Counter, Gauge
+
+from countersign.metrics import new_registry
 
 __all__ = ["SignerMetrics"]
 
@@ -15,7 +17,7 @@ class SignerMetrics:
 
     def __init__(self) -> None:
         """Register them."""
-        self.registry = CollectorRegistry()
+        self.registry = new_registry()
         self.calls = Counter(
             "countersign_signer_calls", "Calls of the agent by outcome.", ["code"], registry=self.registry
         )

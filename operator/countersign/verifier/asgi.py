@@ -10,9 +10,10 @@ from countersign.clock import SystemClock
 from countersign.errors import CountersignError, Denied, Invalid, Unavailable
 from countersign.verifier.jwks import jwks_of
 from countersign.verifier.refusal import Refusal, log_refusal
+from countersign.verifier.replay import replay_of
 from countersign.verifier.settings import VerifierSettings
 from countersign.verifier.verify import LegC, verify_call
-from countersign.wire import MemoryReplayCache, Message, problem, travels
+from countersign.wire import Message, problem, travels
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -45,7 +46,7 @@ class CountersignVerifier:
 
     Without ``settings`` they are read from the environment, at once, so that a server that is not configured does not
     start. ``replay`` must be shared by every process that accepts the same audience; the default is for one process
-    alone, and refuses tokens from before its start. ``on_refusal`` is told of each refusal.
+    alone, and refuses tokens from before its start, unless the settings name a store that they share. ``on_refusal`` is told of each refusal.
     """
 
     def __init__(
@@ -63,11 +64,8 @@ class CountersignVerifier:
         self._app = app
         self._settings = VerifierSettings.from_environment() if settings is None else settings
         self._clock = SystemClock() if clock is None else clock
-        if replay is None:  # asked so: an empty store may be false
-            # A call token may be from up to skew ahead of this clock: what was used before a restart must be older (A7).
-            started = int(self._clock.now().timestamp())
-            replay = MemoryReplayCache(epoch=started + self._settings.skew_seconds)
-        self._replay = replay
+        # Asked so: an empty store may be false.
+        self._replay = replay_of(self._settings, self._clock) if replay is None else replay
         self._jwks = jwks_of(self._settings, self._clock) if jwks is None else jwks
         self._schemas = input_schemas
         self._on_refusal = on_refusal

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +18,7 @@ __all__ = ["VerifierSettings"]
 
 _PREFIX: Final = "COUNTERSIGN_VERIFIER_"
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+_STORE: Final = re.compile(r"rediss?://[A-Za-z0-9.:\[\]-]+(?:/[0-9]{1,2})?|unix:///[^?#\s]+")
 _MAX_BODY: Final = 1 << 20
 _MAX_SKEW: Final = 30
 _MAX_WINDOW: Final = 60
@@ -28,6 +30,9 @@ class VerifierSettings:
 
     ``issuer`` is the webhook's URL and ``audience`` this server's, both byte for byte. The issuer's keys come from
     ``jwks_url`` or ``jwks_file``, exactly one; ``ca_file`` has the roots for that URL where they are not the system's.
+    ``replay_url`` is a Valkey or Redis (``redis://``, ``rediss://`` or ``unix:///``) that all processes of this audience share;
+    without it, what was used is remembered in this process, which must then be the only one. It holds no secret: a password
+    is in ``replay_password_file``; ``replay_ca_file`` has the roots of a ``rediss`` server where they are not the system's.
     ``path`` is the endpoint's path as the signer sends it, if it is to be held to one. The floors (``min_…``,
     ``max_attestation_age_seconds``) come on top of what policy demanded.
     """
@@ -37,6 +42,10 @@ class VerifierSettings:
     jwks_url: str | None = None
     jwks_file: Path | None = None
     ca_file: Path | None = None
+    replay_url: str | None = None
+    replay_username: str | None = None
+    replay_password_file: Path | None = None
+    replay_ca_file: Path | None = None
     path: str | None = None
     body_bytes: int = 256 * 1024
     body_seconds: int = 30
@@ -82,6 +91,7 @@ class VerifierSettings:
             faults.append("exactly one of jwks_url and jwks_file is needed")
         if self.jwks_url is not None and not _is_safe(self.jwks_url):
             faults.append("jwks_url is https, or on loopback")
+        faults += self._replay_faults()
         if self.path is not None and not self.path.startswith("/"):
             faults.append("path begins with a slash")
         if not 0 < self.body_bytes <= _MAX_BODY or self.body_seconds <= 0:
@@ -92,6 +102,19 @@ class VerifierSettings:
             faults.append(f"min_key_tier is of {', '.join(KEY_TIERS)}, min_assurance of {', '.join(ASSURANCES)}")
         if self.max_attestation_age_seconds is not None and self.max_attestation_age_seconds <= 0:
             faults.append("max_attestation_age_seconds is positive")
+        return faults
+
+    def _replay_faults(self) -> list[str]:
+        if self.replay_url is None:
+            given = (self.replay_username, self.replay_password_file, self.replay_ca_file)
+            return (
+                ["replay_username, replay_password_file and replay_ca_file are for a replay_url"] if any(given) else []
+            )
+        faults = []
+        if not _STORE.fullmatch(self.replay_url):
+            faults.append("replay_url is redis://HOST:PORT/DB, rediss://… or unix:///PATH, without user and password")
+        if self.replay_ca_file is not None and not self.replay_url.startswith("rediss:"):
+            faults.append("replay_ca_file is for a rediss:// address")
         return faults
 
 

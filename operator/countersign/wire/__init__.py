@@ -18,7 +18,7 @@ from countersign.wire.message import ONCE_FIELDS, TRAVELLING_FIELDS, Message, tr
 from countersign.wire.nonce import NonceCheck, Nonces
 from countersign.wire.problem import oauth_error, problem, status_of_code
 from countersign.wire.replay import MemoryReplayCache, ReplayCache
-from countersign.wire.shared_replay import SCRIPT, ReplayCommands, SharedReplayCache
+from countersign.wire.shared_replay import CALL_TOKEN_AHEAD, SCRIPT, ReplayCommands, SharedReplayCache
 from countersign.wire.signature import content_digest, covered_components, sign_request
 from countersign.wire.steps import Step
 from countersign.wire.strict_json import MAX_BODY, parse_json, parse_value
@@ -27,6 +27,7 @@ from countersign.wire.token_exam import TOKEN_STEPS, TokenExam, VerifiedToken, v
 
 __all__ = [
     "ASSURANCES",
+    "CALL_TOKEN_AHEAD",
     "DETAILS_TYPE",
     "KEY_TIERS",
     "LEG_T_STEPS",

@@ -35,6 +35,8 @@ _BY_CODE: Final[dict[str, tuple[int, str]]] = {
     "decide.failed": _UNAVAILABLE,
     "replay.store_reset": _UNAVAILABLE,
     "pep.unknown": (401, "invalid_client"),
+    "audit.question": (400, "invalid_request"),
+    "audit.reader": (401, "invalid_client"),
 }
 _BY_FAMILY: Final[dict[str, tuple[int, str]]] = {
     **dict.fromkeys(("parse", "mcp", "http", "request"), (400, "invalid_request")),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from countersign.clock import Clock
 
-__all__ = ["SCRIPT", "ReplayCommands", "SharedReplayCache"]
+__all__ = ["CALL_TOKEN_AHEAD", "SCRIPT", "ReplayCommands", "SharedReplayCache"]
 
 _PREFIX: Final = "countersign:{replay}:"
 _EPOCH_KEY: Final = f"{_PREFIX}epoch"
@@ -25,6 +25,9 @@ _EPOCH_MARGIN: Final = 1
 _DRIFT_SECONDS: Final = 5
 _EARLY_MICROSECONDS: Final = 300_000
 _LOOK_SECONDS: Final = 30.0
+
+CALL_TOKEN_AHEAD: Final = 5
+"""How far the ``iat`` of a call token may lie ahead of the store's clock: the issuer's is not the store's."""
 
 SCRIPT: Final = f"""
 local time = redis.call('TIME')
@@ -62,9 +65,13 @@ class ReplayCommands(Protocol):
 class SharedReplayCache:
     """A :class:`ReplayCache` in a server that several processes share. Their clocks and its may differ by 5 s at most."""
 
-    def __init__(self, commands: ReplayCommands, clock: Clock) -> None:
-        """Ask nothing yet."""
-        self._commands, self._clock = commands, clock
+    def __init__(self, commands: ReplayCommands, clock: Clock, *, ahead: int = 0) -> None:
+        """Ask nothing yet. ``ahead`` is how far ``issued`` may lie ahead of the store's clock, in seconds.
+
+        By so much longer nothing is believed after a reset: it could have been used before it. All who share a store for one
+        kind of thing say the same.
+        """
+        self._commands, self._clock, self._ahead = commands, clock, ahead
         self._run: str | None = None
         self._looked = float("-inf")
         self._believed_from = 0
@@ -72,6 +79,7 @@ class SharedReplayCache:
     async def insert(self, key: tuple[str, str], *, issued: int, expires: int, now: int) -> None:
         """See :meth:`ReplayCache.insert`."""
         await self._require_memory()
+        issued -= self._ahead
         entry = f"{_PREFIX}{key[0]}:{key[1]}"
         word, run, number = await self._commands.run([_EPOCH_KEY, entry], [issued, expires, now])
         if word == "early" and number <= _EARLY_MICROSECONDS:
@@ -80,7 +88,9 @@ class SharedReplayCache:
             word, run, number = await self._commands.run([_EPOCH_KEY, entry], [issued, expires, now])
         self._note(run, now)
         if word == "reset" or issued < self._believed_from:
-            raise Unavailable("replay.store_reset", "made before this replay store", retry_after=1)
+            believed = max(self._believed_from, number + _EPOCH_MARGIN if word == "reset" else 0)
+            wait = max(believed + self._ahead - now, 1)
+            raise Unavailable("replay.store_reset", "made before this replay store", retry_after=wait)
         if word == "used":
             raise Denied("proof.replayed", "used before")
         if word != "new":

@@ -24,6 +24,7 @@ from countersign.kube import (
     NAMESPACES,
     PODS,
 )
+from countersign.kube.pods import has_ended
 from countersign.wire import InstanceView
 from countersign_webhook.decide.device import assurance, attestation_time, device_fault, evidence_expired
 
@@ -73,7 +74,7 @@ class Registry:
     def instance(self, jkt: str, now: datetime) -> InstanceView | None:
         """Return the record behind a key as it is at ``now``; None if there is none, or more than one.
 
-        ``state`` is Ended without the living pod that the record names, Revoked without the living agent.
+        ``state`` is Ended without the living pod that the record names or when that has ended, Revoked without the living agent.
         """
         found = [one for one in self._source.by_index(AGENT_INSTANCES, _BY_KEY, jkt) if _alive(one)]
         return self._view(found[0], now) if len(found) == 1 else None
@@ -98,7 +99,8 @@ class Registry:
         identity = self._named(AGENT_IDENTITIES, spec["agentRef"], meta["namespace"])
         device, pool, fault = self._device(spec["deviceRef"], identity)
         state = "Revoked" if identity is None or spec.get("state", "Active") != "Active" else "Active"
-        if self._named(PODS, spec["pod"], meta["namespace"]) is None:
+        pod = self._named(PODS, spec["pod"], meta["namespace"])
+        if pod is None or has_ended(pod):
             state = "Ended"
         return InstanceView(
             namespace=meta["namespace"],

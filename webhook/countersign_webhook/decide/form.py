@@ -32,7 +32,8 @@ _KNOWN: Final = frozenset(
         "requested_token_type",
     }
 )
-_PAIR: Final = re.compile(rb"([a-z_]{1,64})=((?:[!\"#$'()*+,\-./0-9:;<>?@A-Z\[\\\]^_`a-z{|}~]+|%[0-9A-Fa-f]{2})*)")
+# Possessive: with a value that fails at its end no other way to split it is tried, of which there are very many.
+_PAIR: Final = re.compile(rb"([a-z_]{1,64})=((?:[!\"#$'()*+,\-./0-9:;<>?@A-Z\[\\\]^_`a-z{|}~]++|%[0-9A-Fa-f]{2})*+)")
 _MAX_PAIRS: Final = 16
 _MAX_VALUE: Final = 2048
 

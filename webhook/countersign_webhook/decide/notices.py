@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Notices", "Recording"]
 
 _WAITING: Final = 256
+_FLUSH_SECONDS: Final = 15
 _log = structlog.get_logger("countersign.webhook.notices")
 
 
@@ -23,6 +24,9 @@ class Recording(Protocol):
 
     async def emit(self, regarding: dict[str, Any], type: str, reason: str, note: str) -> None:  # noqa: A002 - its name there
         """Write one Event."""
+
+    async def flush(self) -> None:
+        """Write the counts of bursts that are over."""
 
 
 class Notices:
@@ -42,14 +46,28 @@ class Notices:
         self._queue.put_nowait((case.facts.instance, f"{refusal.code}{where}"))
 
     async def run(self) -> None:
-        """Write Events for ever."""
+        """Write Events for ever, and the count of a burst when it is over."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + _FLUSH_SECONDS
         while True:
-            await self._write(*await self._queue.get())
+            try:
+                async with asyncio.timeout_at(due):
+                    await self._write(*await self._queue.get())
+            except TimeoutError:
+                await self._flush()
+                due = loop.time() + _FLUSH_SECONDS
 
     async def drain(self) -> None:
         """Write the Events that wait."""
         while not self._queue.empty():
             await self._write(*self._queue.get_nowait())
+
+    async def _flush(self) -> None:
+        try:
+            if self._recorder is not None:
+                await self._recorder.flush()
+        except Exception as error:  # noqa: BLE001 - as below
+            _log.warning("no count written", error=type(error).__name__)
 
     async def _write(self, instance: dict[str, Any], note: str) -> None:
         try:

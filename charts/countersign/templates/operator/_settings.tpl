@@ -8,6 +8,10 @@ webhook_names:
 {{ include "countersign.serviceNames" (dict "root" . "process" "webhook") }}
 authority_names:
 {{ include "countersign.serviceNames" (dict "root" . "process" "authority") }}
+certificates:
+  source: {{ .Values.certificates.source }}
+  webhook_secret: {{ include "countersign.servingSecret" (dict "root" . "process" "webhook") }}
+  authority_secret: {{ include "countersign.servingSecret" (dict "root" . "process" "authority") }}
 injection:
   image: {{ include "countersign.image" . }}
   version: {{ include "countersign.injectionVersion" . }}

@@ -1,4 +1,4 @@
-"""Token buckets: how often one instance, or one address, may ask (wire.md 11)."""
+"""Token buckets: how often one instance, one pod or one address may ask (wire.md 11, enrolment.md 2)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""One tool call by an agent in a pod, with nothing but the URL that injection gave it; exit status 0 if it was allowed.
+"""A step of CI: one tool call, with nothing but the URL that injection gave the pod; exit status 0 if it was allowed.
 
-``call.py TOOL ARGUMENTS``: prints ``{"status", "result" or "refused"}``.
+``step.py TOOL ARGUMENTS``: prints ``{"status", "result" or "refused"}``.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def main(tool: str, arguments: str) -> int:
         "mcp-protocol-version": _VERSION,
     }
     url = f"{os.environ['COUNTERSIGN_URL']}/tools"
-    request = urllib.request.Request(url, json.dumps(call).encode(), headers)
+    request = urllib.request.Request(url, json.dumps(call).encode(), headers)  # noqa: S310 - loopback, by injection
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - as above
             status, body = answer.status, json.loads(answer.read())
     except urllib.error.HTTPError as refused:
         status, body = refused.code, json.loads(refused.read())
