@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     Say = Callable[[str], None]
 
 RUN = state.NODES
+_LEFT: list[FullPlane] = []  # as in node.py: programs that outlive the object that started them
 _PATIENCE = 60.0
 _ADDRESSES = {"node-a": "10.123.0.11", "node-b": "10.123.0.12"}
 _DNS = Path(__file__).with_name("coredns.yaml")
@@ -186,6 +187,7 @@ def up(say: Say) -> RealCluster:
     cluster = RealCluster(directory)
     host.make_bridge()
     plane = FullPlane(programs, nodes, directory / "plane", host=host.ADDRESS, webhook_hosts=["*"], outlive=True)
+    _LEFT.append(plane)
     records: list[Recorded] = []
     try:
         plane.start(say)
