@@ -155,7 +155,7 @@ class WebhookContext:
             settings.audit.directory, process="webhook", clock=clock, segment_bytes=settings.audit.segment_bytes
         )
         kube = await Kube.connect(settings.kubeconfig)
-        cache = WatchCache(kube, WATCHED, clock=clock, keep={PODS: head_only})  # asked only: is it there
+        cache = WatchCache(kube, WATCHED, clock=clock, keep={PODS: head_only})  # asked only: is it there and alive
         notices = Notices(EventRecorder(kube, "countersign-webhook"))
         closing = (cache, kube) if store is None else (cache, kube, store)
         context = cls.of(
