@@ -36,6 +36,7 @@ NAMESPACES = 10
 AGENTS = 4
 """Agents of each namespace."""
 _AT_ONCE = 24
+_OUTSTANDING = 100
 _TRIES = 6
 _FAKE = {"kwok.x-k8s.io/node": "fake"}
 
@@ -83,12 +84,13 @@ async def _surely(client: kube.Kube, resource: kube.Resource, body: dict[str, An
     meta = body["metadata"]
     for _ in range(_TRIES):
         try:
-            return await client.create(resource, body)
-        except kube.Conflict:
-            return await client.get(resource, meta["name"], meta["namespace"])
+            try:
+                return await client.create(resource, body)
+            except kube.Conflict:
+                return await client.get(resource, meta["name"], meta["namespace"])
         except kube.KubeError:
             await asyncio.sleep(1)
-    return await client.create(resource, body)
+    raise RuntimeError(f"{resource.kind} {meta['name']} could not be made")
 
 
 @dataclass
@@ -182,11 +184,17 @@ class Crowd:
         return seconds
 
     async def at_a_rate(self, count: int, a_second: int) -> list[float]:
-        """Create ``count`` pods, one every so often whether or not the last is there; return the seconds of each."""
+        """Create ``count`` pods, one every so often whether or not the last is there; return the seconds of each.
+
+        A machine that is far too slow for that rate is not asked for more at once than some.
+        """
         began, running = time.perf_counter(), []
+        room = asyncio.Semaphore(_OUTSTANDING)
         for number in range(count):
             await asyncio.sleep(max(0.0, began + number / a_second - time.perf_counter()))
+            await room.acquire()
             running.append(asyncio.create_task(self.pod()))
+            running[-1].add_done_callback(lambda _done: room.release())
         return await asyncio.gather(*running)
 
     async def fill(self, pods: int, instances: int) -> None:
