@@ -61,7 +61,7 @@ def kopf_settings() -> kopf.OperatorSettings:
     return settings
 
 
-class _NoEssence(kopf.DiffBaseStorage):  # type: ignore[misc] - kopf has no types here
+class _NoEssence(kopf.DiffBaseStorage):  # type: ignore[misc]  # kopf has no types here
     """What an object was before is nobody's question here; kopf's answer copies each object several times an event."""
 
     def build(self, **_: object) -> dict[str, Any]:
@@ -75,7 +75,7 @@ class _NoEssence(kopf.DiffBaseStorage):  # type: ignore[misc] - kopf has no type
         """Keep nothing: nobody's object is written to."""
 
 
-class _NoProgress(kopf.ProgressStorage):  # type: ignore[misc] - as above
+class _NoProgress(kopf.ProgressStorage):  # type: ignore[misc]  # as above
     """Handlers that only look have no progress."""
 
     def fetch(self, **_: object) -> None:
