@@ -29,7 +29,7 @@ from countersign.devcluster.binaries import find_or_build_kwok
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 
-__all__ = ["Crowd", "machine_with_kwok", "together"]
+__all__ = ["Crowd", "machine_with_kwok", "surely", "together"]
 
 NODES = 100
 NAMESPACES = 10
@@ -79,7 +79,7 @@ async def together(works: Iterable[Awaitable[Any]], at_once: int = _AT_ONCE) -> 
     return await asyncio.gather(*map(one, works))
 
 
-async def _surely(client: kube.Kube, resource: kube.Resource, body: dict[str, Any]) -> dict[str, Any]:
+async def surely(client: kube.Kube, resource: kube.Resource, body: dict[str, Any]) -> dict[str, Any]:
     """Create an object, again where a busy API server did not answer in time; or return what the first try made."""
     meta = body["metadata"]
     for _ in range(_TRIES):
@@ -176,7 +176,7 @@ class Crowd:
             "terminationGracePeriodSeconds": 0,
         }
         began = time.perf_counter()
-        made = await _surely(self.admin, kube.PODS, {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
+        made = await surely(self.admin, kube.PODS, {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
         seconds = time.perf_counter() - began
         if not made["spec"].get("initContainers"):
             raise RuntimeError("a pod got no signer")
@@ -208,7 +208,7 @@ class Crowd:
         pod, identity = self.pods[number], self.identities[number % len(self.identities)]
         device = self.devices[number % NODES]
         name = instance_name(identity["metadata"]["name"], pod["metadata"]["uid"], 0)
-        made = await _surely(self.authority, kube.AGENT_INSTANCES, instance_object(name, pod, identity, device))
+        made = await surely(self.authority, kube.AGENT_INSTANCES, instance_object(name, pod, identity, device))
         now = datetime.now(UTC)
         status = {
             "spiffeID": f"spiffe://agents.example.com/ns/{made['metadata']['namespace']}/sa/{identity['metadata']['name']}",

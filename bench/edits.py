@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
 
 from call import request_of
-from crowd import together
+from crowd import surely, together
 from report import Section
 from stage import front_of, missing, set_up
 from timing import percentile
@@ -34,7 +34,7 @@ __all__ = ["EDITS", "POLICIES", "section"]
 POLICIES = 10_000
 EDITS = 30
 _QUIET_SECONDS = 10
-_PATIENCE = 900
+_PATIENCE = 1800
 _UNBOUNDED = {
     f"COUNTERSIGN_WEBHOOK_LIMITS__{who}_{what}": "1000000"
     for who in ("INSTANCE", "ADDRESS")
@@ -181,7 +181,7 @@ async def _filled(stage: Stage, admin: kube.Kube, policies: int) -> float:
     """Create the policies of others, and wait until the operator has said of each what it thinks."""
     story, began = stage.machine.quickstart, time.monotonic()
     bodies = (_other(story.namespace, story.server, number) for number in range(policies))
-    await together(admin.create(kube.TOOL_POLICIES, body) for body in bodies)
+    await together(surely(admin, kube.TOOL_POLICIES, body) for body in bodies)
     quiet = 0
     while quiet < 3:
         if time.monotonic() - began > _PATIENCE:

@@ -30,7 +30,7 @@ SIZES = (1_000, 2_500, 5_000, 10_000)
 _RATE = 50
 _PROCESSES = ("operator", "webhook", "authority")
 _REST_SECONDS = 30
-_PATIENCE = 600
+_PATIENCE = 1800
 _TICKS = os.sysconf("SC_CLK_TCK")
 _TEXT = (
     "A real control plane with its admission, operator, webhook and authority as processes with the chart's rights, and "
