@@ -28,7 +28,7 @@ from countersign.kube import (
     WatchCache,
 )
 from countersign.kube.injection import InjectionSettings
-from countersign.kube.slim import head_only
+from countersign.kube.slim import life_only
 from countersign.replaystore import RedisCommands
 from countersign.wire import MemoryReplayCache, Nonces, SharedReplayCache
 from countersign.wire.limit import RateLimit
@@ -155,7 +155,7 @@ class WebhookContext:
             settings.audit.directory, process="webhook", clock=clock, segment_bytes=settings.audit.segment_bytes
         )
         kube = await Kube.connect(settings.kubeconfig)
-        cache = WatchCache(kube, WATCHED, clock=clock, keep={PODS: head_only})  # asked only: is it there
+        cache = WatchCache(kube, WATCHED, clock=clock, keep={PODS: life_only})  # asked only: is it alive
         notices = Notices(EventRecorder(kube, "countersign-webhook"))
         closing = (cache, kube) if store is None else (cache, kube, store)
         context = cls.of(

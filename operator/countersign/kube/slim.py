@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any, Final
 
-__all__ = ["head_only", "without_bookkeeping"]
+__all__ = ["life_only", "without_bookkeeping"]
 
 _APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 _HEAD: Final = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp", "deletionTimestamp", "labels")
@@ -27,10 +27,16 @@ def without_bookkeeping(found: dict[str, Any]) -> dict[str, Any]:
     return dict(_shared({**found, "metadata": kept}))
 
 
-def head_only(found: dict[str, Any]) -> dict[str, Any]:
-    """Return who the object is, and whether it is going: for those who only ask if it is alive."""
+def life_only(found: dict[str, Any]) -> dict[str, Any]:
+    """Return who a pod is, whether it is going, and its phase: for those who only ask if it is alive."""
     meta = {name: found["metadata"][name] for name in _HEAD if name in found["metadata"]}
-    return {"apiVersion": found.get("apiVersion"), "kind": found.get("kind"), "metadata": meta}
+    phase = sys.intern(str((found.get("status") or {}).get("phase") or ""))
+    return {
+        "apiVersion": found.get("apiVersion"),
+        "kind": found.get("kind"),
+        "metadata": meta,
+        "status": {"phase": phase},
+    }
 
 
 def _shared(value: Any) -> Any:
