@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from stage import Stage
     from timing import Timed
 
-__all__ = ["POLICIES", "claim", "facts", "opened"]
+    from countersign.wire import Call
+
+__all__ = ["POLICIES", "claim", "facts", "opened", "request_of"]
 
 POLICIES = 100
 _BARE = "bare call: no signer, no verifier"
@@ -54,8 +56,7 @@ async def opened(stage: Stage, bare_sign: Callable[[], object]) -> AsyncIterator
         bare = stack.enter_context(_caller(stage.bare_port, "/mcp"))
         signed = stack.enter_context(_caller(story.ports[0], f"/{story.server}"))
         front = await stack.enter_async_context(front_of(stage))
-        request = parse_mcp(Message("POST", "/mcp", tuple(_FIELDS.items()), _BODY), path="/mcp", input_schemas=None)
-        call = request.call(story.audience)
+        call = request_of(story.audience)
 
         async def exchange() -> None:
             await front.token(call)
@@ -68,6 +69,12 @@ async def opened(stage: Stage, bare_sign: Callable[[], object]) -> AsyncIterator
             await stack.enter_async_context(_decision()),
             _verifier(),
         ]
+
+
+def request_of(audience: str) -> Call:
+    """Return the call that is made, as a signer asks a token for it."""
+    message = Message("POST", "/mcp", tuple(_FIELDS.items()), _BODY)
+    return parse_mcp(message, path="/mcp", input_schemas=None).call(audience)
 
 
 def facts(found: dict[str, Timed], before: tuple[float, int], after: tuple[float, int]) -> list[tuple[str, str]]:

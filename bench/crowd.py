@@ -29,13 +29,15 @@ from countersign.devcluster.binaries import find_or_build_kwok
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 
-__all__ = ["Crowd", "machine_with_kwok", "together"]
+__all__ = ["Crowd", "machine_with_kwok", "surely", "together"]
 
 NODES = 100
 NAMESPACES = 10
 AGENTS = 4
 """Agents of each namespace."""
 _AT_ONCE = 24
+_OUTSTANDING = 100
+_TRIES = 6
 _FAKE = {"kwok.x-k8s.io/node": "fake"}
 
 
@@ -75,6 +77,20 @@ async def together(works: Iterable[Awaitable[Any]], at_once: int = _AT_ONCE) -> 
             return await work
 
     return await asyncio.gather(*map(one, works))
+
+
+async def surely(client: kube.Kube, resource: kube.Resource, body: dict[str, Any]) -> dict[str, Any]:
+    """Create an object, again where a busy API server did not answer in time; or return what the first try made."""
+    meta = body["metadata"]
+    for _ in range(_TRIES):
+        try:
+            try:
+                return await client.create(resource, body)
+            except kube.Conflict:
+                return await client.get(resource, meta["name"], meta["namespace"])
+        except kube.KubeError:
+            await asyncio.sleep(1)
+    raise RuntimeError(f"{resource.kind} {meta['name']} could not be made")
 
 
 @dataclass
@@ -160,7 +176,7 @@ class Crowd:
             "terminationGracePeriodSeconds": 0,
         }
         began = time.perf_counter()
-        made = await self.admin.create(kube.PODS, {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
+        made = await surely(self.admin, kube.PODS, {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
         seconds = time.perf_counter() - began
         if not made["spec"].get("initContainers"):
             raise RuntimeError("a pod got no signer")
@@ -168,11 +184,17 @@ class Crowd:
         return seconds
 
     async def at_a_rate(self, count: int, a_second: int) -> list[float]:
-        """Create ``count`` pods, one every so often whether or not the last is there; return the seconds of each."""
+        """Create ``count`` pods, one every so often whether or not the last is there; return the seconds of each.
+
+        A machine that is far too slow for that rate is not asked for more at once than some.
+        """
         began, running = time.perf_counter(), []
+        room = asyncio.Semaphore(_OUTSTANDING)
         for number in range(count):
             await asyncio.sleep(max(0.0, began + number / a_second - time.perf_counter()))
+            await room.acquire()
             running.append(asyncio.create_task(self.pod()))
+            running[-1].add_done_callback(lambda _done: room.release())
         return await asyncio.gather(*running)
 
     async def fill(self, pods: int, instances: int) -> None:
@@ -186,7 +208,7 @@ class Crowd:
         pod, identity = self.pods[number], self.identities[number % len(self.identities)]
         device = self.devices[number % NODES]
         name = instance_name(identity["metadata"]["name"], pod["metadata"]["uid"], 0)
-        made = await self.authority.create(kube.AGENT_INSTANCES, instance_object(name, pod, identity, device))
+        made = await surely(self.authority, kube.AGENT_INSTANCES, instance_object(name, pod, identity, device))
         now = datetime.now(UTC)
         status = {
             "spiffeID": f"spiffe://agents.example.com/ns/{made['metadata']['namespace']}/sa/{identity['metadata']['name']}",
@@ -203,7 +225,12 @@ class Crowd:
         """Write a status as the authority."""
         meta = {key: value for key, value in made["metadata"].items() if key in ("name", "namespace", "uid")}
         head = {"apiVersion": made["apiVersion"], "kind": made["kind"], "metadata": meta}
-        await self.authority.apply_status(resource, {**head, "status": status}, MANAGER)
+        for _ in range(_TRIES):
+            with contextlib.suppress(kube.KubeError):
+                await self.authority.apply_status(resource, {**head, "status": status}, MANAGER)
+                return
+            await asyncio.sleep(1)
+        raise RuntimeError(f"{resource.kind} {meta['name']} got no status")
 
     async def ready(self) -> int:
         """Return how many instances the operator calls Ready."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import call
 import decisions
+import edits
 import floor
 import fsync
 import inside
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
-_PARTS = ("decisions", "opa", "workers", "audit", "call", "inside", "scale")
+_PARTS = ("decisions", "opa", "workers", "audit", "call", "inside", "edits", "scale")
 """What can be measured alone: ``make bench ONLY=decisions``, several with spaces between."""
 _SWITCH_SECONDS = 5e-4
 """As ``countersign signer`` sets it: its parts that are timed in this process run as they do in that one, on uvloop too."""
@@ -60,7 +61,11 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--only", choices=_PARTS, nargs="+", help="leave the other parts out, and the page as it is")
     parser.add_argument(
-        "--policies", type=int, nargs="+", default=decisions.SIZES, help="sizes for decisions (default 1 to 10,000)"
+        "--policies",
+        type=int,
+        nargs="+",
+        default=decisions.SIZES,
+        help="sizes for decisions, the largest for edits (default 1 to 10,000)",
     )
     parser.add_argument(
         "--pods", type=int, nargs="+", default=scale.SIZES, help="sizes for scale (default 1,000 to 10,000)"
@@ -122,6 +127,8 @@ async def _main() -> None:
             sections.append(await fsync.section(rounds, seconds / 2, told))
         if {"call", "inside"} & set(parts):
             sections += await _in_turns(parts, rounds, told)
+        if "edits" in parts:
+            sections.append(await edits.section(told, max(options.policies)))
         if "scale" in parts:
             sections.append(await scale.section(told, options.pods))
     page = document(sections, rounds=rounds, seconds=time.monotonic() - began, busy=(busy, load()))

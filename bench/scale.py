@@ -10,12 +10,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.request import urlopen
 
-from crowd import Crowd, machine_with_kwok
+from crowd import NAMESPACES, NODES, Crowd, machine_with_kwok
 from report import Section
 from timing import percentile
 
 from countersign.demo.processes import ProcessError
+from countersign.devcluster.binaries import KWOK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,7 +30,7 @@ SIZES = (1_000, 2_500, 5_000, 10_000)
 _RATE = 50
 _PROCESSES = ("operator", "webhook", "authority")
 _REST_SECONDS = 30
-_PATIENCE = 600
+_PATIENCE = 1800
 _TICKS = os.sysconf("SC_CLK_TCK")
 _TEXT = (
     "A real control plane with its admission, operator, webhook and authority as processes with the chart's rights, and "
@@ -61,6 +63,7 @@ async def section(told: Callable[[str], None], sizes: Sequence[int] = SIZES) -> 
                 began = time.monotonic()
                 if len(stages) == 1:
                     took = await crowd.at_a_rate(size, _RATE)
+                    rate = size / (time.monotonic() - began)
                     after = _webhook_admissions(machine)
                 await crowd.fill(size, size // 2)
                 made = time.monotonic()
@@ -69,19 +72,19 @@ async def section(told: Callable[[str], None], sizes: Sequence[int] = SIZES) -> 
                 told(f"scale: {size:,} pods took {time.monotonic() - began:.0f} s")
             rest = await _at_rest(machine)
             restarts = [(name, await _restarted(machine, crowd, name, told)) for name in _PROCESSES]
-    facts = [*_admission(took, before, after), *_growth(stages), *rest]
+    facts = [*_admission(took, rate, before, after), *_growth(stages), *rest]
     facts += [fact for name, found in restarts for fact in found]
-    text = _TEXT.format(version="0.8", nodes=100, agents=len(crowd.identities), namespaces=10)
+    text = _TEXT.format(version=KWOK.version, nodes=NODES, agents=len(crowd.identities), namespaces=NAMESPACES)
     return Section("Scale", text, facts=facts)
 
 
 def _admission(
-    took: list[float], before: tuple[dict[float, float], float], after: tuple[dict[float, float], float]
+    took: list[float], rate: float, before: tuple[dict[float, float], float], after: tuple[dict[float, float], float]
 ) -> list[tuple[str, str]]:
     millis = [seconds * 1e3 for seconds in took]
     count = {bound: after[0][bound] - before[0].get(bound, 0) for bound in after[0]}
     mean = (after[1] - before[1]) / max(1.0, count[float("inf")]) * 1e3
-    name = f"create a pod, {len(took):,} at {_RATE} a second"
+    name = f"create a pod, {len(took):,} at {_RATE} a second ({rate:,.0f} reached)"
     return [
         (
             f"{name}: p50, p99, as the client sees it",
@@ -181,8 +184,6 @@ def _cpu(machine: Machine, name: str) -> float:
 
 
 def _waiting(machine: Machine) -> float:
-    from urllib.request import urlopen  # noqa: PLC0415
-
     try:
         with urlopen(f"http://127.0.0.1:{machine.layout.ports.operator_health}/metrics", timeout=20) as answer:
             found = re.search(r"^countersign_operator_queue (\S+)", answer.read().decode(), re.MULTILINE)

@@ -123,6 +123,22 @@ async def test_an_instance_gets_two_conditions_beside_those_of_the_authority() -
     assert changes(operator) == [("status", "AgentInstance", "refund-agent-7f9c4")]
 
 
+async def test_an_instance_that_it_calls_ready_is_counted_though_the_watch_brings_no_news() -> None:
+    operator = Operator.make(*ALL)
+    await operator.look(identity())
+    assert operator.stored(identity())["status"]["readyInstances"] == 0
+
+    for _ in range(3):
+        await operator.look(instance())
+    async with asyncio.timeout(10):
+        key = await operator.reconciler.queue.take()
+
+    assert key == key_of(kube.AGENT_IDENTITIES, identity())
+    assert len(operator.reconciler.queue) == 0, "once, and the instance itself not again"
+    await operator.look(identity())
+    assert operator.stored(identity())["status"]["readyInstances"] == 1
+
+
 async def test_a_denied_device_revokes_its_instance_for_good() -> None:
     operator = Operator.make(*ALL)
     operator.kube.put(device(state="Denied"))

@@ -97,7 +97,7 @@ def test_an_old_go_is_passed_over_and_a_new_one_taken(machine: Path) -> None:
 def test_the_pinned_wheel_is_new_enough_for_every_module() -> None:
     pin = (files("countersign.devcluster") / "tools" / "go.txt").read_text()
     version = tuple(int(part) for part in pin.split("==")[1].split()[0].split("."))
-    for each in (*binaries.PROGRAMS, *binaries.NODE_PROGRAMS, binaries.OPA):
+    for each in (*binaries.PROGRAMS, *binaries.NODE_PROGRAMS, binaries.OPA, binaries.KWOK):
         module = Path(str(files("countersign.devcluster") / "tools" / each.module))
         assert toolchain.needed_go(module) <= version
 

@@ -89,6 +89,21 @@ async def test_until_the_first_rules_are_whole_nobody_is_ready_and_calls_are_ref
     assert (await world.call()).status_code == 200
 
 
+async def test_a_process_that_was_asked_before_it_saw_anything_is_not_ready_when_it_has(world: World) -> None:
+    world.source.synced = False
+    assert world.context.faults() == ["current view of caches that are not synced yet"]
+    put_many(world, allow("get_charge"))
+    world.source.synced = True
+
+    assert world.context.faults() == ["current view of rules that are not compiled yet"]
+
+
+async def test_objects_are_admitted_while_rules_are_compiled(world: World) -> None:
+    put_many(world, allow("get_charge"))
+    assert world.context.stale() == ["rules that are not compiled yet"]
+    assert world.context.unseen() == []
+
+
 async def test_much_is_compiled_aside_and_the_old_rules_stay_until_the_new_are_whole(settled: World) -> None:
     book = settled.context.book
     before = book.rules

@@ -155,7 +155,7 @@ class WebhookContext:
             settings.audit.directory, process="webhook", clock=clock, segment_bytes=settings.audit.segment_bytes
         )
         kube = await Kube.connect(settings.kubeconfig)
-        cache = WatchCache(kube, WATCHED, clock=clock, keep={PODS: head_only})  # asked only: is it there
+        cache = WatchCache(kube, WATCHED, clock=clock, keep={PODS: head_only})  # asked only: is it there and alive
         notices = Notices(EventRecorder(kube, "countersign-webhook"))
         closing = (cache, kube) if store is None else (cache, kube, store)
         context = cls.of(
@@ -201,12 +201,19 @@ class WebhookContext:
             await part.aclose()
         await self.audit.aclose()
 
-    def stale(self) -> list[str]:
-        """Return what of the cluster is not known well enough to answer; nothing if all is."""
+    def unseen(self) -> list[str]:
+        """Return what of the cluster is not known well enough to judge objects; nothing if all is."""
         if not self.source.synced:
             return ["caches that are not synced yet"]
-        most = self.settings.decide.max_staleness_seconds
-        return self.source.stale(most) or (["rules that are not compiled yet"] if self.book.behind(most) else [])
+        return self.source.stale(self.settings.decide.max_staleness_seconds)
+
+    def stale(self) -> list[str]:
+        """Return what is not known well enough to decide calls: the cluster, or rules that were compiled from it."""
+        if unseen := self.unseen():
+            return unseen
+        return (
+            ["rules that are not compiled yet"] if self.book.behind(self.settings.decide.max_staleness_seconds) else []
+        )
 
     def faults(self) -> list[str]:
         """Return why this process is not ready; nothing if it is."""

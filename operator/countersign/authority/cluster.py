@@ -34,6 +34,7 @@ __all__ = ["WATCHED", "Cluster", "condition", "is_going", "is_live"]
 
 WATCHED: Final = (IDENTITY_ISSUERS, DEVICE_POOLS, DEVICES, AGENT_IDENTITIES, AGENT_INSTANCES, NAMESPACES)
 _BY_EK: Final = "ek"
+_BY_NODE: Final = "node"
 _BY_POD: Final = "pod"
 
 
@@ -47,6 +48,7 @@ class Cluster:
         self._audience = token_audience
         self._max_staleness = max_staleness_seconds
         cache.add_index(DEVICES, _BY_EK, _ek_of)
+        cache.add_index(DEVICES, _BY_NODE, _node_of)
         cache.add_index(AGENT_INSTANCES, _BY_POD, _pod_of)
 
     def require_fresh(self) -> None:
@@ -120,6 +122,15 @@ class Cluster:
         """Return the Devices that name this endorsement key; more than one is a conflict."""
         return [found for found in self.cache.by_index(DEVICES, _BY_EK, sha256) if not is_going(found)]
 
+    def neighbours(self, device: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return the Devices of this one's endorsement key or node, itself among them."""
+        places = [(_BY_EK, _ek_of(device)), (_BY_NODE, _node_of(device))]
+        found: dict[str, dict[str, Any]] = {}
+        for index, values in places:
+            for value in values:
+                found |= {one["metadata"]["uid"]: one for one in self.cache.by_index(DEVICES, index, value)}
+        return [one for one in found.values() if not is_going(one)]
+
     def instances(self) -> list[dict[str, Any]]:
         """Return every AgentInstance."""
         return [found for found in self.cache.list(AGENT_INSTANCES) if not is_going(found)]
@@ -164,6 +175,11 @@ def _present(found: dict[str, Any] | None) -> dict[str, Any] | None:
 def _ek_of(device: dict[str, Any]) -> list[str]:
     digest = (device["spec"].get("ek") or {}).get("publicKeySHA256")
     return [digest] if digest else []
+
+
+def _node_of(device: dict[str, Any]) -> list[str]:
+    name = ((device["spec"].get("binding") or {}).get("node") or {}).get("name")
+    return [name] if name else []
 
 
 def _pod_of(instance: dict[str, Any]) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import Counter
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -47,6 +48,8 @@ __all__ = ["Reconciler", "issuer_status"]
 _WARNED: Final = ("CAExpiring", "DirectoryUnreachable")
 _EVERY: Final = 10.0
 _SETTLE: Final = 0.1
+_REST: Final = 4.0
+_REST_MOST: Final = 2.0
 _SOON: Final = timedelta(days=30)
 _PRUNE_EVERY: Final = 60.0
 _LOG: Final = structlog.get_logger(__name__)
@@ -78,13 +81,16 @@ class Reconciler:
         await self._cluster.cache.wait_synced()
         while True:
             self._wake.clear()
+            began = self._clock.monotonic()
             try:
                 await self.pass_once()
             except Exception:  # noqa: BLE001 - whatever it was, the next pass must come
                 _LOG.exception("a pass over the statuses failed")
+            took = self._clock.monotonic() - began
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), min(_EVERY, self._custody.pace))
-            await asyncio.sleep(_SETTLE)
+            # Thousands of changes one by one are not thousands of passes over everything.
+            await asyncio.sleep(min(max(_SETTLE, _REST * took), _REST_MOST))
 
     async def pass_once(self) -> None:
         """Bring every status up to date, once; before everything was seen, what is missing says nothing.
@@ -104,10 +110,10 @@ class Reconciler:
         for issuer in self._cluster.issuers():
             await self._alone(IDENTITY_ISSUERS, issuer, self._issuer(issuer, now))
         devices, instances = self._cluster.devices(), self._cluster.instances()
+        counts = Counter(str(part(one, "spec", "deviceRef", "uid")) for one in instances)
         for device in devices:
-            uid = device["metadata"]["uid"]
-            count = sum(1 for one in instances if part(one, "spec", "deviceRef", "uid") == uid)
-            await self._alone(DEVICES, device, self._device(device, devices, count, now))
+            count = counts[device["metadata"]["uid"]]
+            await self._alone(DEVICES, device, self._device(device, count, now))
         by_name = {device["metadata"]["name"]: device for device in devices}
         for instance in instances:
             await self._alone(AGENT_INSTANCES, instance, self._instance(instance, by_name, now))
@@ -141,9 +147,9 @@ class Reconciler:
             if ready["reason"] in _WARNED:
                 await self._events.emit(issuer, "Warning", ready["reason"], ready["message"])
 
-    async def _device(self, device: dict[str, Any], devices: list[dict[str, Any]], count: int, now: datetime) -> None:
+    async def _device(self, device: dict[str, Any], count: int, now: datetime) -> None:
         pool = self._cluster.pool(device["spec"]["poolRef"]["name"])
-        conflict = device_conflict(device, devices, pool)
+        conflict = device_conflict(device, self._cluster.neighbours(device), pool)
         status = device_status(device, pool=pool, instances=count, conflict=conflict, now=now)
         await self._apply(DEVICES, device, status)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import structlog
 
 from countersign.clock import SystemClock, skew_fault
-from countersign.controller.keys import COUNTING, WATCHED, key_of, touched
+from countersign.controller.keys import WATCHED
 from countersign.controller.material import MANAGER, Material
 from countersign.controller.metrics import OperatorMetrics
 from countersign.controller.pools import device_news
@@ -151,12 +151,7 @@ class ProcessContext:
     def _touch(self, resource: Resource, before: dict[str, Any] | None, after: dict[str, Any]) -> None:
         """Let wait what a change touches. A replica that does not lead looks at everything when it does."""
         if self.leader.leading:
-            own = key_of(resource, after)
-            for key in touched(resource, before, after, self.view):
-                # What only counts others is counted once for all that changes in a moment.
-                self.reconciler.look_later(
-                    key
-                ) if key != own and key.resource in COUNTING else self.reconciler.queue.add(key)
+            self.reconciler.touch(resource, before, after)
 
     def _tell(self, notices: list[Notice]) -> None:
         for notice in notices:

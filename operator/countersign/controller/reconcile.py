@@ -15,7 +15,7 @@ import structlog
 
 from countersign.controller.identities import NO_SIGNER, plan_identity, plan_pod
 from countersign.controller.instances import plan_instance
-from countersign.controller.keys import PLANNED, TIMED, Key, KeyQueue, key_of
+from countersign.controller.keys import COUNTING, PLANNED, TIMED, Key, KeyQueue, key_of, touched
 from countersign.controller.material import MANAGER, Material
 from countersign.controller.policies import plan_policy
 from countersign.controller.pools import plan_pool
@@ -171,7 +171,21 @@ class Reconciler:
             self.all_of(PLANNED if due else TIMED)
             await asyncio.sleep(wait)
 
-    def look_later(self, key: Key) -> None:
+    def touch(
+        self, resource: Resource, before: dict[str, Any] | None, after: dict[str, Any], *, itself: bool = True
+    ) -> None:
+        """Let wait what hangs on an object that went from ``before`` to ``after``, and the object ``itself``."""
+        own = key_of(resource, after)
+        for key in touched(resource, before, after, self._view):
+            if key == own:
+                if itself:
+                    self.queue.add(key)
+            elif key.resource in COUNTING:
+                self._look_later(key)  # what only counts others is counted once for all that changes in a moment
+            else:
+                self.queue.add(key)
+
+    def _look_later(self, key: Key) -> None:
         """Let ``key`` wait for its turn in a moment: whatever touches it until then is looked at together."""
         if key in self._soon:
             return
@@ -229,7 +243,10 @@ class Reconciler:
         meta = found["metadata"]
         target = {name: meta[name] for name in ("name", "namespace", "uid", "resourceVersion") if name in meta}
         body = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": target, "status": status}
-        self._view.put(resource, await self._kube.apply_status(resource, body, MANAGER))
+        if self._view.put(resource, await self._kube.apply_status(resource, body, MANAGER)):
+            # The watch will bring what is known by then, and so touch nobody.
+            after = self._view.get(resource, meta["name"], meta.get("namespace"))
+            self.touch(resource, found, after or found, itself=False)
 
     def _again(self, key: Key) -> None:
         """Let a key that failed wait, twice as long each time."""

@@ -24,6 +24,8 @@ __all__ = ["Watcher", "kopf_registry", "kopf_settings"]
 # kopf takes its own finalizer off whatever it watches, and other operators made with kopf use its default name: with a
 # name that nobody has, it leaves theirs alone.
 _NO_FINALIZER: Final = "countersign.dev/never"
+# A task for each object that something happened to stays so long: after a list there is one for every object.
+_IDLE_SECONDS: Final = 0.5
 
 
 class Watcher(Protocol):
@@ -53,7 +55,44 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.scanning.disabled = True
     settings.peering.standalone = True
     settings.persistence.finalizer = _NO_FINALIZER
+    settings.persistence.diffbase_storage = _NoEssence()
+    settings.persistence.progress_storage = _NoProgress()
+    settings.queueing.idle_timeout = _IDLE_SECONDS
     return settings
+
+
+class _NoEssence(kopf.DiffBaseStorage):  # type: ignore[misc]  # kopf has no types here
+    """What an object was before is nobody's question here; kopf's answer copies each object several times an event."""
+
+    def build(self, **_: object) -> dict[str, Any]:
+        """Return nothing, of which nothing ever differs."""
+        return {}
+
+    def fetch(self, **_: object) -> None:
+        """Return that nothing was kept."""
+
+    def store(self, **_: object) -> None:
+        """Keep nothing: nobody's object is written to."""
+
+
+class _NoProgress(kopf.ProgressStorage):  # type: ignore[misc]  # as above
+    """Handlers that only look have no progress."""
+
+    def fetch(self, **_: object) -> None:
+        """Return that nothing was kept."""
+
+    def store(self, **_: object) -> None:
+        """Keep nothing."""
+
+    def purge(self, **_: object) -> None:
+        """Keep nothing."""
+
+    def touch(self, **_: object) -> None:
+        """Keep nothing."""
+
+    def clear(self, *, essence: dict[str, Any]) -> dict[str, Any]:
+        """Return it as it is: nothing of ours is in it."""
+        return essence
 
 
 async def connection_info(kubeconfig: Path | None) -> kopf.ConnectionInfo:

@@ -28,9 +28,11 @@ def without_bookkeeping(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def head_only(found: dict[str, Any]) -> dict[str, Any]:
-    """Return who the object is, and whether it is going: for those who only ask if it is alive."""
+    """Return who a pod is, whether it is going, and its phase: for those who only ask if it is alive (``has_ended``)."""
     meta = {name: found["metadata"][name] for name in _HEAD if name in found["metadata"]}
-    return {"apiVersion": found.get("apiVersion"), "kind": found.get("kind"), "metadata": meta}
+    phase = (found.get("status") or {}).get("phase")
+    status = {} if phase is None else {"status": {"phase": phase}}
+    return {"apiVersion": found.get("apiVersion"), "kind": found.get("kind"), "metadata": meta, **status}
 
 
 def _shared(value: Any) -> Any:

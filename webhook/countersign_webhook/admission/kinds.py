@@ -14,7 +14,7 @@ from countersign_webhook.admission.pem import bundle_fault
 from countersign_webhook.admission.review import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime
 
     from countersign.kube import Resource
@@ -36,11 +36,13 @@ class Judge:
     ) -> None:
         """Keep the cluster, the issuer's URL, Countersign's own namespace, and who may claim which audience."""
         self.source, self.issuer, self.namespace, self.grants = source, issuer, namespace, grants
+        for resource, value_of in _RIVALS.items():
+            source.add_index(resource, _INDEX, value_of)
 
-    def others(self, resource: Resource, review: Review) -> Iterator[dict[str, Any]]:
-        """Yield the living objects of a kind but the one under review."""
+    def others(self, resource: Resource, review: Review, value: str) -> Iterator[dict[str, Any]]:
+        """Yield the living objects of a kind that claim ``value`` too (``_RIVALS``), but not the one under review."""
         own = (review.namespace or None, review.name)
-        for one in self.source.list(resource):
+        for one in self.source.by_index(resource, _INDEX, value):
             meta = one["metadata"]
             if (meta.get("namespace"), meta["name"]) != own and not meta.get("deletionTimestamp"):
                 yield one
@@ -63,9 +65,8 @@ def validate_kind(review: Review, judge: Judge, now: datetime) -> None:
 
 def _issuer(review: Review, judge: Judge, now: datetime) -> None:
     domain = review.spec.get("trustDomain")
-    for other in judge.others(IDENTITY_ISSUERS, review):
-        if other["spec"].get("trustDomain") == domain:
-            raise Refused(f"trust domain already belongs to {other['metadata']['name']}")
+    for other in judge.others(IDENTITY_ISSUERS, review, str(domain)):
+        raise Refused(f"trust domain already belongs to {other['metadata']['name']}")
     acme = review.spec.get("acme") or {}
     _bundles({"spec.acme.caBundle": acme.get("caBundle"), "spec.acme.trustBundle": acme.get("trustBundle")}, now)
 
@@ -83,9 +84,8 @@ def _device(review: Review, judge: Judge, now: datetime) -> None:
     if not digest and (pool is None or pool["spec"].get("assurance") != "Software"):
         raise Refused("spec.ek is required: only a Device of an existing Software pool has no endorsement key")
     if digest:
-        for other in judge.others(DEVICES, review):
-            if (other["spec"].get("ek") or {}).get("publicKeySHA256") == digest:
-                raise Refused(f"EK already belongs to Device {other['metadata']['name']}")
+        for other in judge.others(DEVICES, review, str(digest)):
+            raise Refused(f"EK already belongs to Device {other['metadata']['name']}")
     if spec.get("state") == "Approved":
         _room_on_node(review, judge, pool)
 
@@ -95,7 +95,7 @@ def _room_on_node(review: Review, judge: Judge, pool: dict[str, Any] | None) -> 
     if place is None:
         return
     room = ((pool or {}).get("spec") or {}).get("devicesPerNode", 1)
-    there = [one["metadata"]["name"] for one in judge.others(DEVICES, review) if _place(one["spec"]) == place]
+    there = [one["metadata"]["name"] for one in judge.others(DEVICES, review, "/".join(place))]
     if len(there) >= room:
         raise Refused(
             f"node {place[1]} already has {len(there)} approved of {room} devices of pool {place[0]}: "
@@ -110,13 +110,28 @@ def _place(spec: dict[str, Any]) -> tuple[str, str] | None:
     return (pool, node) if node and pool and spec.get("state") == "Approved" else None
 
 
+def _claims(device: dict[str, Any]) -> Iterator[str]:
+    """Yield the endorsement key of a Device, and the place that it takes on a node."""
+    if digest := (device["spec"].get("ek") or {}).get("publicKeySHA256"):
+        yield digest
+    if place := _place(device["spec"]):
+        yield "/".join(place)
+
+
+_INDEX: Final = "webhook-claims"
+_RIVALS: Final[dict[Resource, Callable[[dict[str, Any]], Iterable[str]]]] = {
+    IDENTITY_ISSUERS: lambda one: (str(one["spec"].get("trustDomain")),),
+    DEVICES: _claims,
+    TOOL_SERVERS: lambda one: (str(one["spec"].get("audience")),),
+}
+"""What only one object of a kind may have, or so many."""
+
+
 def _tool_server(review: Review, judge: Judge, now: datetime) -> None:
     spec = review.spec
     audience = str(spec.get("audience") or "")
-    for other in judge.others(TOOL_SERVERS, review):
-        if other["spec"].get("audience") == audience:
-            meta = other["metadata"]
-            raise Refused(f"audience already belongs to {meta['namespace']}/{meta['name']}")
+    for other in judge.others(TOOL_SERVERS, review, audience):
+        raise Refused(f"audience already belongs to {other['metadata']['namespace']}/{other['metadata']['name']}")
     if not audience_owned(audience, review.namespace, judge.grants, judge.issuer):
         raise Refused(
             f"namespace {review.namespace} may not claim audience {audience}: it is neither under "

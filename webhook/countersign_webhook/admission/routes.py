@@ -81,7 +81,7 @@ async def _answered(
 ) -> tuple[dict[str, Any], str]:
     """Ask; a refusal, stale caches and a bug are all answers with ``allowed: false``."""
     try:
-        if context.stale():
+        if context.unseen():
             raise Refused("countersign's view of the cluster is not current; try again", status=503)  # noqa: TRY301
         return await answering(review), "allowed"
     except Refused as refused:

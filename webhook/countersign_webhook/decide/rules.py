@@ -79,7 +79,10 @@ class RuleBook:
         return self._servers
 
     def behind(self, seconds: float) -> bool:
-        """Tell whether the rules are not what the source has shown for longer than ``seconds``, or never were yet."""
+        """Tell whether the rules are not what the source has shown for longer than ``seconds``, or never were yet.
+
+        To be asked of a source that has listed everything: before, nothing that waits means nothing.
+        """
         self._catch_up()
         if not self._waiting and not self._working:
             self._whole = True
