@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import rfc8785
+from support.eventually import until
 from support.install import NAMESPACE
 
 from countersign.audit import Filters, query, verify_log
@@ -39,8 +40,8 @@ def records(cluster: RealCluster) -> dict[str, dict[str, Any]]:
 def verified(cluster: RealCluster) -> VerifyReport:
     """Verify the chain of all logs, with the signed heads and keys of the cluster's ConfigMaps."""
     words = ("configmaps", "-n", NAMESPACE, "-l", "countersign.dev/audit=head")
+    until(lambda: bool(cluster.get(*words)["items"]), "the first head, a minute after the first record")
     heads, keys = read_heads(json.dumps(cluster.get(*words)))
-    assert heads, "the cluster keeps no head"
     return verify_log(folders(cluster), heads=heads, keys=keys)
 
 
