@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
 
-import rfc8785
-
+from countersign.canonical import canonical
 from countersign.errors import Invalid
 from countersign.wire.strict_json import parse_value
 
@@ -24,12 +23,6 @@ _MEMBERS: Final = frozenset({"type", "protocol", "method", "tool", "arguments"})
 _MCP_METHOD: Final = re.compile(r"[A-Za-z0-9_./$-]{1,128}")
 _HTTP_METHOD: Final = re.compile(r"[A-Z]{1,32}")
 _HTTP_INPUT: Final = frozenset({"body", "path", "query"})
-
-
-def canonical(value: Any) -> bytes:
-    """Return the RFC 8785 bytes of ``value``; ValueError for what JSON, or binary64, does not hold."""
-    data: bytes = rfc8785.dumps(value)
-    return data
 
 
 def digest_of(data: bytes) -> str:

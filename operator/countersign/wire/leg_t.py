@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from countersign.errors import CountersignError, Denied
 from countersign.wire import chain, signed
-from countersign.wire.keys import thumbprint
+from countersign.wire.chain_cache import ChainCache, KnownChain
+from countersign.wire.keys import jwk_of, thumbprint_of
 from countersign.wire.nonce import NONCE_SECONDS, NonceCheck
 from countersign.wire.signed import FOREIGN_CREDENTIALS, SignedExam
 from countersign.wire.steps import Step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -54,7 +55,7 @@ class LegT:
     """What the verifier of one endpoint knows. ``audience`` is the endpoint's full URL; times are in whole seconds.
 
     ``roots`` gives the trust bundle of a trust domain, empty for an unknown one (and the empty one). ``instance`` gives
-    the record behind a jkt as it is now, or None.
+    the record behind a jkt as it is now, or None. ``chains`` are those that were verified before, if any are kept.
     """
 
     audience: str
@@ -66,17 +67,22 @@ class LegT:
     instance: Callable[[str], InstanceView | None]
     skew: int = 5
     window: int = 60
+    chains: ChainCache | None = None
 
 
 @dataclass(frozen=True)
 class VerifiedCaller:
-    """Whoever signed: made by :func:`verify_leg_t` alone. ``key_tier`` is TPM, or Software on a Software device."""
+    """Whoever signed: made by :func:`verify_leg_t` alone. ``key_tier`` is TPM, or Software on a Software device.
+
+    ``jwk`` is ``public_key`` as RFC 7518 has it, ``jkt`` its thumbprint.
+    """
 
     jkt: str
     spiffe_id: str
     key_tier: str
     instance: InstanceView
     public_key: ec.EllipticCurvePublicKey
+    jwk: Mapping[str, str]
 
 
 class LegTExam(SignedExam):
@@ -88,6 +94,14 @@ class LegTExam(SignedExam):
             message, audience=leg.audience, now=leg.now, skew=leg.skew, window=leg.window, max_body=len(message.body)
         )
         self.leg = leg
+
+    @cached_property
+    def known(self) -> KnownChain | None:
+        """The chain as it was verified before; None where step 9 has to look at it."""
+        header = self.message.get("countersign-chain")
+        if self.leg.chains is None or header is None:
+            return None
+        return self.leg.chains.find(header, self.leg.roots, now=self.now, skew=self.skew)
 
     @cached_property
     def chain(self) -> tuple[x509.Certificate, ...]:
@@ -105,12 +119,22 @@ class LegTExam(SignedExam):
     @cached_property
     def signing_key(self) -> ec.EllipticCurvePublicKey:
         """The leaf's key."""
-        return chain.check_key(self.chain[0])
+        return self.known.key if self.known else chain.check_key(self.chain[0])
+
+    @cached_property
+    def jwk(self) -> Mapping[str, str]:
+        """The leaf's key, written down."""
+        return self.known.jwk if self.known else jwk_of(self.signing_key)
 
     @cached_property
     def jkt(self) -> str:
         """Its thumbprint, by which the key is known everywhere."""
-        return thumbprint(self.signing_key)
+        return self.known.jkt if self.known else thumbprint_of(self.jwk)
+
+    @cached_property
+    def names(self) -> Sequence[str]:
+        """The leaf's URI names."""
+        return self.known.names if self.known else chain.uri_names(self.chain[0])
 
     @cached_property
     def issued(self) -> int:
@@ -136,23 +160,26 @@ def _chain_missing(exam: LegTExam) -> None:
 
 
 def _chain_format(exam: LegTExam) -> None:
-    _ = exam.chain
+    _ = exam.known or exam.chain
 
 
 def _chain(exam: LegTExam) -> None:
-    _ = exam.path
+    _ = exam.known or exam.path
 
 
 def _chain_expired(exam: LegTExam) -> None:
-    chain.check_times(exam.chain, now=exam.now, skew=exam.skew)
+    if not exam.known:
+        chain.check_times(exam.chain, now=exam.now, skew=exam.skew)
 
 
 def _chain_usage(exam: LegTExam) -> None:
-    chain.check_usage(exam.chain[0])
+    if not exam.known:
+        chain.check_usage(exam.chain[0])
 
 
 def _chain_name(exam: LegTExam) -> None:
-    chain.check_name(exam.chain[0])
+    if not exam.known:
+        chain.check_name(exam.chain[0])
 
 
 def _chain_key(exam: LegTExam) -> None:
@@ -179,7 +206,7 @@ def _instance_unknown(exam: LegTExam) -> None:
 
 
 def _instance_mismatch(exam: LegTExam) -> None:
-    if exam.instance.spiffe_id not in chain.uri_names(exam.chain[0]):
+    if exam.instance.spiffe_id not in exam.names:
         raise Denied("instance.mismatch", "the certificate names another agent than the instance")
 
 
@@ -249,6 +276,19 @@ def _jkt_if_known(exam: LegTExam) -> str | None:
         return None
 
 
+def _keep(exam: LegTExam) -> None:
+    """Keep a chain that was verified here and now; the caller passed all checks."""
+    header = exam.message.get("countersign-chain")
+    if exam.leg.chains is None or header is None or exam.known:
+        return
+    domain = chain.trust_domain_of(exam.chain[0])
+    begins, ends = chain.life_of(exam.path)
+    known = KnownChain(
+        domain, exam.leg.roots(domain), begins, ends, tuple(exam.names), exam.signing_key, exam.jwk, exam.jkt
+    )
+    exam.leg.chains.keep(header, known)
+
+
 async def verify_leg_t(message: Message, leg: LegT, *, steps: Iterable[Step[LegTExam]] = LEG_T_STEPS) -> VerifiedCaller:
     """Return who signed ``message`` for the endpoint of ``leg``.
 
@@ -260,17 +300,24 @@ async def verify_leg_t(message: Message, leg: LegT, *, steps: Iterable[Step[LegT
 
     """
     exam = LegTExam(message, leg)
-    for step in steps:
-        try:
-            await step.run(exam)
-        except CountersignError as error:
-            jkt = _jkt_if_known(exam) if step.number >= _CHAIN_STEP else None
-            vars(error).update(jkt=jkt, audited=step.number > _SIGNATURE_STEP)
-            raise
+    number = 0
+    try:
+        for step in steps:
+            number = step.number
+            waiting = step.check(exam)
+            if waiting is not None:
+                await waiting
+    except CountersignError as error:
+        jkt = _jkt_if_known(exam) if number >= _CHAIN_STEP else None
+        vars(error).update(jkt=jkt, audited=number > _SIGNATURE_STEP)
+        raise
+    if steps is LEG_T_STEPS:
+        _keep(exam)
     return VerifiedCaller(
         jkt=exam.jkt,
         spiffe_id=exam.instance.spiffe_id,
         key_tier="Software" if exam.instance.assurance == "Software" else "TPM",
         instance=exam.instance,
         public_key=exam.signing_key,
+        jwk=exam.jwk,
     )

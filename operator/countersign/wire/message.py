@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from countersign.errors import Invalid
@@ -60,6 +61,13 @@ _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _TARGET: Final = re.compile(r"/[\x21\x22\x24-\x7e]*")
 """Origin form: printable ASCII without the fragment's ``#``."""
 
+_OFTEN: Final[dict[str | bytes, str]] = {
+    spelling: name
+    for name in (*ONCE_FIELDS, *TRAVELLING_FIELDS, "countersign-chain", "accept-encoding", "connection")
+    for spelling in (name, name.encode())
+}
+"""Names that need no look at their characters."""
+
 
 def travels(name: str) -> bool:
     """Tell whether the agent's field ``name`` (lower case) reaches the tool; the signer adds our own itself."""
@@ -77,6 +85,8 @@ class Message:
     target: str
     headers: tuple[tuple[str, str], ...] = field(repr=False)
     body: bytes = field(repr=False)
+    built: bool = field(default=False, init=False, repr=False, compare=False)
+    """Whether :meth:`build` made it: then it is known to have one reading."""
 
     @classmethod
     def build(
@@ -104,10 +114,7 @@ class Message:
         fields: list[tuple[str, str]] = []
         once: set[str] = set()
         for raw_name, raw_value in headers:
-            name, value = _text(raw_name), _text(raw_value).strip(" \t")
-            if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
-                raise Invalid("parse.syntax", "a field line is outside the grammar")
-            name = name.lower()  # only now: the Kelvin sign would become a k
+            name, value = _field(raw_name, raw_value)
             if name in ONCE_FIELDS or name.startswith(ONCE_PREFIXES):
                 if name in once:
                     raise Invalid("parse.duplicate_header", f"{name} occurs at most once")
@@ -117,14 +124,32 @@ class Message:
             fields.append((name, value))
         if len(body) > max_body:
             raise Invalid("parse.size", f"at most {max_body} bytes")
-        return cls(method, target, tuple(fields), body)
+        message = cls(method, target, tuple(fields), body)
+        object.__setattr__(message, "built", True)
+        return message
+
+    @cached_property
+    def fields(self) -> dict[str, str]:
+        """The first value of each field; those that decide occur once."""
+        return dict(reversed(self.headers))
 
     def get(self, name: str) -> str | None:
         """Return the first value of the field ``name`` (lower case), or None; fields that decide occur once."""
-        for known, value in self.headers:
-            if known == name:
-                return value
-        return None
+        return self.fields.get(name)
+
+
+def _field(raw_name: str | bytes, raw_value: str | bytes) -> tuple[str, str]:
+    """Return a field's name in lower case and its value, trimmed. Raises Invalid ``parse.syntax``."""
+    name, value = _OFTEN.get(raw_name), _text(raw_value).strip(" \t")
+    if name is None:
+        name = _text(raw_name)
+        good = _NAME.fullmatch(name) is not None
+        name = name.lower()  # only now: the Kelvin sign would become a k
+    else:
+        good = True
+    if not good or not ((value.isascii() and value.isprintable()) or _VALUE.fullmatch(value)):
+        raise Invalid("parse.syntax", "a field line is outside the grammar")
+    return name, value
 
 
 def _text(raw: str | bytes) -> str:

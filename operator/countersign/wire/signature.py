@@ -51,9 +51,9 @@ _QUOTABLE: Final = re.compile(r"[ !#-\[\]-~]+")
 
 def covered_components(message: Message) -> tuple[str, ...]:
     """Return what a signature over ``message`` covers, in order: a function of the message alone (wire.md 3.1.4)."""
-    present = {name for name, _ in message.headers}
-    params = sorted(name for name in present if name.startswith(_PARAM_PREFIX))
-    return ("@method", "@request-target", *(name for name in _FIELDS if name in present), *params)
+    present = message.fields
+    params = sorted([name for name in present if name.startswith(_PARAM_PREFIX)])
+    return ("@method", "@request-target", *[name for name in _FIELDS if name in present], *params)
 
 
 def signature_base(values: Iterable[tuple[str, str]], signature_params: str) -> bytes:
@@ -70,7 +70,7 @@ def signature_base(values: Iterable[tuple[str, str]], signature_params: str) -> 
 
 def component_values(message: Message, names: Iterable[str]) -> list[tuple[str, str]]:
     """Return the named components of ``message`` with their values; an absent field's is empty."""
-    fields = {**dict(message.headers), "@method": message.method, "@request-target": message.target}
+    fields = {**message.fields, "@method": message.method, "@request-target": message.target}
     return [(name, fields.get(name, "")) for name in names]
 
 

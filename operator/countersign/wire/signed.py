@@ -91,27 +91,27 @@ class SignedExam:
         """The parameters of the signature as they are written."""
         return dict(reversed(self.inputs[0].parameters))
 
-    @property
+    @cached_property
     def created(self) -> int:
         """When the signature was made."""
         return self._integer("created")
 
-    @property
+    @cached_property
     def expires(self) -> int:
         """When the signature ends."""
         return self._integer("expires")
 
-    @property
+    @cached_property
     def nonce(self) -> str:
         """What makes it usable once."""
         return self._string("nonce")
 
-    @property
+    @cached_property
     def tag(self) -> str:
         """The profile that it was made for."""
         return self._string("tag")
 
-    @property
+    @cached_property
     def signed_audience(self) -> str:
         """Whom it was made for."""
         return self._string("wimse-aud")
@@ -170,6 +170,8 @@ class SignedExam:
 def check_fields(exam: SignedExam) -> None:
     """Hold the message itself to wire.md 2.2, whoever built it."""
     got = exam.message
+    if got.built and len(got.body) <= exam.max_body:
+        return
     exam.message = Message.build(got.method, got.target, got.headers, got.body, max_body=exam.max_body)
 
 

@@ -5,15 +5,19 @@ Here it is made; ``token_exam`` reads it.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
+
+import orjson
 
 from countersign.wire.call import DETAILS_TYPE
 from countersign.wire.encoding import b64u
-from countersign.wire.keys import jwk_of, sign_es256, thumbprint
+from countersign.wire.keys import jwk_of, sign_es256, thumbprint, thumbprint_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cryptography.hazmat.primitives.asymmetric import ec
 
 __all__ = ["ALG", "ASSURANCES", "KEY_TIERS", "MAX_TOKEN", "TYPE", "TokenClaims", "mint_token"]
@@ -33,6 +37,7 @@ TYPE: Final = "at+jwt"
 class TokenClaims:
     """What a token says. ``public_key`` is the key that signed leg T; ``args`` and ``policy`` are digests; times in seconds.
 
+    ``jwk`` and ``jkt`` are ``public_key`` written down, for who has done that before.
     ``sub`` is ``user:`` and the task's user, or the agent's own SPIFFE ID; ``client_id`` is always the agent's.
     """
 
@@ -56,6 +61,8 @@ class TokenClaims:
     policy: str
     task: str | None = None
     purpose: str | None = None
+    jwk: Mapping[str, str] | None = None
+    jkt: str | None = None
 
     @property
     def details(self) -> dict[str, str]:
@@ -80,6 +87,7 @@ class TokenClaims:
             "purpose": self.purpose,
             "policy": self.policy,
         }
+        jwk = self.jwk or jwk_of(self.public_key)
         return {
             "iss": self.iss,
             "sub": self.sub,
@@ -89,21 +97,26 @@ class TokenClaims:
             "exp": self.exp,
             "jti": self.jti,
             "txn": self.txn,
-            "cnf": {"jwk": {**jwk_of(self.public_key), "alg": ALG}, "jkt": thumbprint(self.public_key)},
+            "cnf": {"jwk": {**jwk, "alg": ALG}, "jkt": self.jkt or thumbprint_of(jwk)},
             "act": {"sub": self.client_id},
             "authorization_details": [self.details],
             "countersign": {name: value for name, value in facts.items() if value is not None},
         }
 
 
-def mint_token(claims: TokenClaims, *, key: ec.EllipticCurvePrivateKey) -> str:
+@lru_cache(maxsize=64)
+def _header(kid: str) -> str:
+    return b64u(orjson.dumps({"alg": ALG, "typ": TYPE, "kid": kid}))
+
+
+def mint_token(claims: TokenClaims, *, key: ec.EllipticCurvePrivateKey, kid: str | None = None) -> str:
     """Return the token. Only an allowing, recorded decision may get here: the caller's to see to.
+
+    ``kid`` is the thumbprint of ``key``, for who knows it.
 
     Raises ValueError if the claims are too long for any verifier.
     """
-    header = {"alg": ALG, "typ": TYPE, "kid": thumbprint(key.public_key())}
-    parts = [json.dumps(part, separators=(",", ":"), ensure_ascii=False).encode() for part in (header, claims.document)]
-    signed = ".".join(b64u(part) for part in parts)
+    signed = f"{_header(kid or thumbprint(key.public_key()))}.{b64u(orjson.dumps(claims.document))}"
     token = f"{signed}.{b64u(sign_es256(key, signed.encode('ascii')))}"
     if len(token) > MAX_TOKEN:
         msg = f"a token has at most {MAX_TOKEN} characters"

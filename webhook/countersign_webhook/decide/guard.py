@@ -93,6 +93,7 @@ class Guard:
                 instance=instance,
                 skew=limits.skew_seconds,
                 window=limits.proof_seconds,
+                chains=context.chains,
             ),
         )
 

@@ -1,0 +1,59 @@
+"""RFC 8785 bytes: what digests and audit records are of.
+
+The RFC's own library is the rule. A compiled encoder writes what has the same bytes by both for certain, which is nearly
+everything that is written here: it differs in floats, and in the order of names outside ASCII.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import orjson
+import rfc8785
+
+__all__ = ["CanonicalizationError", "canonical"]
+
+CanonicalizationError = rfc8785.CanonicalizationError
+"""A ValueError: a value that JSON, or binary64, does not hold."""
+
+_SCALARS: Final = frozenset({str, int, bool, type(None)})
+_OPTIONS: Final = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
+
+
+def canonical(value: Any) -> bytes:
+    """Return the RFC 8785 bytes of ``value``.
+
+    Raises
+    ------
+    CanonicalizationError
+        For a value without such a form; RecursionError for one that is nested too deeply.
+
+    """
+    if _certain(value):
+        try:
+            return orjson.dumps(value, option=_OPTIONS)
+        except orjson.JSONEncodeError:
+            pass  # too deep, an integer of more than 53 bits, half a surrogate pair: the library says what it is
+    data: bytes = rfc8785.dumps(value)
+    return data
+
+
+def _certain(value: Any) -> bool:
+    """Tell whether both write the same: exact types only, no float, and names in ASCII, which both sort alike."""
+    kind = type(value)
+    if kind is dict:
+        if not _plain_names(value):
+            return False
+        value = value.values()
+    elif kind is not list and kind is not tuple:
+        return kind in _SCALARS
+    if _SCALARS.issuperset(map(type, value)):
+        return True
+    return all(type(one) in _SCALARS or _certain(one) for one in value)
+
+
+def _plain_names(value: dict[Any, Any]) -> bool:
+    try:
+        return "".join(value).isascii()
+    except TypeError:
+        return False
