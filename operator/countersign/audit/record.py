@@ -90,13 +90,11 @@ _OURS: Final = (
     "policy",
     "rule",
     "reason",
-    "settled",
-    "audited",
     "approval",
     "jti",
-    "actors",
-    "recorded_arguments",
 )
+_STRUCTURED: Final = ("settled", "audited", "actors", "recorded_arguments")
+_PRODUCT: Final = {"name": "Countersign", "vendor_name": "Countersign", "version": __version__}
 
 
 def decision_record(**facts: Unpack[DecisionFacts]) -> dict[str, Any]:
@@ -130,7 +128,7 @@ def decision_record(**facts: Unpack[DecisionFacts]) -> dict[str, Any]:
         record["resources"] = [{"type": "tool", "name": facts["tool"]}]
     record["src_endpoint"] = _some(ip=facts.get("peer")) or {"name": _UNKNOWN}
     record["device"] = _some(uid=facts.get("device_uid"), name=facts.get("device_name"))
-    record["unmapped"] = {"countersign": _some(**{name: _plain(facts.get(name)) for name in _OURS})}
+    record["unmapped"] = {"countersign": _ours(facts)}
     return {name: value for name, value in record.items() if value != {}}
 
 
@@ -174,7 +172,7 @@ def _frame(decision: str, now: datetime, code: str, *, activity: int, status: in
         "category_uid": 6,
         "class_uid": 6003,
         "metadata": {
-            "product": {"name": "Countersign", "vendor_name": "Countersign", "version": __version__},
+            "product": _PRODUCT,
             "uid": decision,
             "version": "1.7.0",
         },
@@ -188,6 +186,16 @@ def _frame(decision: str, now: datetime, code: str, *, activity: int, status: in
 
 def _severity(code: str) -> int:
     return _THEFT if code.startswith(_THEFT_FAMILIES) or code == "instance.revoked" else _POLICY_DENY
+
+
+def _ours(facts: DecisionFacts) -> dict[str, Any]:
+    """Return the facts that OCSF has no place for."""
+    known: Mapping[str, Any] = facts
+    ours = {name: value for name in _OURS if (value := known.get(name)) is not None and value != ""}
+    for name in _STRUCTURED:
+        if (value := known.get(name)) and (plain := _plain(value)):
+            ours[name] = plain
+    return ours
 
 
 def _some(**members: Any) -> dict[str, Any]:

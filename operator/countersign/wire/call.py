@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Final
 
 from countersign.canonical import canonical
 from countersign.errors import Invalid
+from countersign.wire.lazy import lazy
 from countersign.wire.strict_json import parse_value
 
 __all__ = ["DETAILS_TYPE", "TOOL_NAME", "Call", "canonical", "digest_of", "parse_details"]
@@ -43,12 +43,12 @@ class Call:
     arguments: dict[str, Any] = field(repr=False)
     audience: str
 
-    @cached_property
+    @lazy
     def args(self) -> str:
         """The digest of the arguments' RFC 8785 bytes."""
         return digest_of(canonical(self.arguments))
 
-    @cached_property
+    @lazy
     def digest(self) -> str:
         """The call digest, by which approvals and audit records know the call."""
         return digest_of(

@@ -7,13 +7,13 @@ finds the record, and the record says who calls and from which device.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from countersign.errors import CountersignError, Denied
 from countersign.wire import chain, signed
 from countersign.wire.chain_cache import ChainCache, KnownChain
 from countersign.wire.keys import jwk_of, thumbprint_of
+from countersign.wire.lazy import lazy
 from countersign.wire.nonce import NONCE_SECONDS, NonceCheck
 from countersign.wire.signed import FOREIGN_CREDENTIALS, SignedExam
 from countersign.wire.steps import Step
@@ -95,7 +95,7 @@ class LegTExam(SignedExam):
         )
         self.leg = leg
 
-    @cached_property
+    @lazy
     def known(self) -> KnownChain | None:
         """The chain as it was verified before; None where step 9 has to look at it."""
         header = self.message.get("countersign-chain")
@@ -103,12 +103,12 @@ class LegTExam(SignedExam):
             return None
         return self.leg.chains.find(header, self.leg.roots, now=self.now, skew=self.skew)
 
-    @cached_property
+    @lazy
     def chain(self) -> tuple[x509.Certificate, ...]:
         """The certificates sent, leaf first."""
         return chain.parse_chain(self.message.get("countersign-chain") or "")
 
-    @cached_property
+    @lazy
     def path(self) -> tuple[x509.Certificate, ...]:
         """The chain with its root, one of those that its trust domain has and that are valid now."""
         roots = self.leg.roots(chain.trust_domain_of(self.chain[0]))
@@ -116,32 +116,32 @@ class LegTExam(SignedExam):
             self.chain, [root for root in roots if chain.is_valid_at(root, now=self.now, skew=self.skew)]
         )
 
-    @cached_property
+    @lazy
     def signing_key(self) -> ec.EllipticCurvePublicKey:
         """The leaf's key."""
         return self.known.key if self.known else chain.check_key(self.chain[0])
 
-    @cached_property
+    @lazy
     def jwk(self) -> Mapping[str, str]:
         """The leaf's key, written down."""
         return self.known.jwk if self.known else jwk_of(self.signing_key)
 
-    @cached_property
+    @lazy
     def jkt(self) -> str:
         """Its thumbprint, by which the key is known everywhere."""
         return self.known.jkt if self.known else thumbprint_of(self.jwk)
 
-    @cached_property
+    @lazy
     def names(self) -> Sequence[str]:
         """The leaf's URI names."""
         return self.known.names if self.known else chain.uri_names(self.chain[0])
 
-    @cached_property
+    @lazy
     def issued(self) -> int:
         """When the webhook made the nonce, for this key."""
         return self.leg.nonces.check(self.nonce, self.jkt, self.now)
 
-    @cached_property
+    @lazy
     def instance(self) -> InstanceView:
         """The record behind the key."""
         instance = self.leg.instance(self.jkt)

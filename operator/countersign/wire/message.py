@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from countersign.errors import Invalid
+from countersign.wire.lazy import lazy
 from countersign.wire.strict_json import MAX_BODY
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Message:
         object.__setattr__(message, "built", True)
         return message
 
-    @cached_property
+    @lazy
     def fields(self) -> dict[str, str]:
         """The first value of each field; those that decide occur once."""
         return dict(reversed(self.headers))

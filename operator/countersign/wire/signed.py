@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hmac
 import re
-from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from countersign.clock import COMPARE_CLOCKS
 from countersign.errors import Denied
 from countersign.wire.encoding import unb64
 from countersign.wire.keys import SIGNATURE_BYTES, es256_verifies
+from countersign.wire.lazy import lazy
 from countersign.wire.message import Message
 from countersign.wire.signature import (
     LABEL,
@@ -76,47 +76,47 @@ class SignedExam:
         self.window = window
         self.max_body = max_body
 
-    @cached_property
+    @lazy
     def inputs(self) -> tuple[InputMember, ...]:
         """The members of ``Signature-Input``."""
         return read_signature_input(self._field("signature-input"))
 
-    @cached_property
+    @lazy
     def signatures(self) -> tuple[SignatureMember, ...]:
         """The members of ``Signature``."""
         return read_signature(self._field("signature"))
 
-    @cached_property
+    @lazy
     def parameters(self) -> dict[str, str]:
         """The parameters of the signature as they are written."""
         return dict(reversed(self.inputs[0].parameters))
 
-    @cached_property
+    @lazy
     def created(self) -> int:
         """When the signature was made."""
         return self._integer("created")
 
-    @cached_property
+    @lazy
     def expires(self) -> int:
         """When the signature ends."""
         return self._integer("expires")
 
-    @cached_property
+    @lazy
     def nonce(self) -> str:
         """What makes it usable once."""
         return self._string("nonce")
 
-    @cached_property
+    @lazy
     def tag(self) -> str:
         """The profile that it was made for."""
         return self._string("tag")
 
-    @cached_property
+    @lazy
     def signed_audience(self) -> str:
         """Whom it was made for."""
         return self._string("wimse-aud")
 
-    @cached_property
+    @lazy
     def signature(self) -> bytes:
         """The signature's 64 bytes."""
         match = _BYTES.fullmatch(self.signatures[0].text)

@@ -69,7 +69,7 @@ def judge(
         method=call.method,
         call_digest=call.digest,
     )
-    decision = _with_pool_age(_with_subject(decide(question, rules, servers), request), facts)
+    decision = _with_pool_age(_with_subject(decide(question, rules, servers), request), facts, now)
     tools = listable(question, rules, servers) if decision.allowed and call.method == "tools/list" else None
     return Verdict(decision, tools)
 
@@ -84,9 +84,9 @@ def _with_subject(decision: Decision, request: TokenRequest) -> Decision:
     return _denied(decision, "task.mismatch")
 
 
-def _with_pool_age(decision: Decision, facts: Facts) -> Decision:
+def _with_pool_age(decision: Decision, facts: Facts, now: datetime) -> Decision:
     """Refuse on evidence older than the pool allows (crds.md 3.2): one more floor, looked at with the others."""
-    if not facts.evidence_expired or decision.code.startswith(_BEFORE_FLOORS):
+    if not facts.evidence_expired(now) or decision.code.startswith(_BEFORE_FLOORS):
         return decision
     return _denied(decision, "environment.attestation_stale")
 
