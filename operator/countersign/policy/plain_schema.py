@@ -77,7 +77,8 @@ def _compile(schema: Any) -> tuple[Check, int]:
             checks.append(_items(check))
         elif keyword not in _ANNOTATIONS and not keyword.startswith("x-"):
             raise NotPlain
-    return reduce(_both, checks, _anything), worst
+    nothing: Check = _anything
+    return reduce(_both, checks, nothing), worst
 
 
 def _anything(_value: Any) -> bool:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LEG_T_STEPS", "InstanceView", "LegT", "LegTExam", "VerifiedCaller", "verify_leg_t"]
 
+_OTHER_CREDENTIALS: Final = FOREIGN_CREDENTIALS | {"authorization"}
 _CHAIN_STEP: Final = 9
 _SIGNATURE_STEP: Final = 11
 
@@ -151,7 +152,7 @@ class LegTExam(SignedExam):
 
 
 def _one_credential(exam: LegTExam) -> None:
-    signed.refuse_fields(exam, ("authorization", *FOREIGN_CREDENTIALS))
+    signed.refuse_fields(exam, _OTHER_CREDENTIALS)
 
 
 def _chain_missing(exam: LegTExam) -> None:

@@ -26,6 +26,15 @@ _ITEM: Final = re.compile(_STRING)
 _INPUT_MEMBER: Final = re.compile(rf"({_KEY})=(\(((?:{_STRING}(?: {_STRING})*)?)\)({_PARAMETERS}))")
 _SIGNATURE_MEMBER: Final = re.compile(rf"({_KEY})=({_VALUE}{_PARAMETERS})")
 _COMMA: Final = re.compile(r"[ \t]*,[ \t]*")
+_SECONDS: Final = r"0|[1-9][0-9]{0,14}"
+_USUAL_INPUT: Final = re.compile(
+    r'(wimse)=(\("([a-z0-9@-]+(?:" "[a-z0-9@-]+)*)"\)'
+    rf";created=({_SECONDS});expires=({_SECONDS})"
+    r';nonce=("[A-Za-z0-9_-]{22,256}");tag=("[ !#-\[\]-~]*");wimse-aud=("[ !#-\[\]-~]*"))'
+)
+"""How nearly every signer writes the field: one pass instead of three, to the same end."""
+_USUAL_NAMES: Final = ("created", "expires", "nonce", "tag", "wimse-aud")
+_USUAL_SIGNATURE: Final = re.compile(r"(wimse)=(:[A-Za-z0-9+/]{86}==:)")
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,16 @@ class SignatureMember:
 
 def read_signature_input(value: str) -> tuple[InputMember, ...]:
     """Read the field. Raises Denied ``proof.format``."""
+    usual = _USUAL_INPUT.fullmatch(value)
+    if usual is not None:
+        label, text, components, *values = usual.groups()
+        return (
+            InputMember(label, tuple(components.split('" "')), tuple(zip(_USUAL_NAMES, values, strict=True)), text),
+        )
+    return _input_by_grammar(value)
+
+
+def _input_by_grammar(value: str) -> tuple[InputMember, ...]:
     return tuple(
         InputMember(
             label=match[1],
@@ -61,6 +80,13 @@ def read_signature_input(value: str) -> tuple[InputMember, ...]:
 
 def read_signature(value: str) -> tuple[SignatureMember, ...]:
     """Read the field. Raises Denied ``proof.format``."""
+    usual = _USUAL_SIGNATURE.fullmatch(value)
+    if usual is not None:
+        return (SignatureMember(usual[1], usual[2]),)
+    return _signature_by_grammar(value)
+
+
+def _signature_by_grammar(value: str) -> tuple[SignatureMember, ...]:
     return tuple(SignatureMember(match[1], match[2]) for match in _members(_SIGNATURE_MEMBER, value, "Signature"))
 
 

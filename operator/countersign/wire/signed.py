@@ -21,7 +21,6 @@ from countersign.wire.signature import (
     NONCE,
     PARAMETERS,
     TAG,
-    component_values,
     content_digest,
     covered_components,
     signature_base,
@@ -55,7 +54,7 @@ __all__ = [
     "refuse_fields",
 ]
 
-FOREIGN_CREDENTIALS: Final = ("dpop", "workload-identity-token", "workload-proof-token", "txn-token")
+FOREIGN_CREDENTIALS: Final = frozenset({"dpop", "workload-identity-token", "workload-proof-token", "txn-token"})
 """Credentials of other profiles: refused on every leg that is signed (wire.md 3.1.10)."""
 
 _INTEGER: Final = re.compile(r"0|[1-9][0-9]{0,14}")
@@ -131,9 +130,9 @@ class SignedExam:
     @property
     def base(self) -> bytes:
         """What was signed: the components that the message itself demands, and the parameters as received."""
-        values = component_values(self.message, self.inputs[0].components)
+        member = self.inputs[0]
         try:
-            return signature_base(values, self.inputs[0].text)
+            return signature_base(self.message, member.components, member.text)
         except ValueError as error:
             raise Denied("proof.signature", "a covered value is outside ISO 8859-1") from error
 
@@ -175,11 +174,10 @@ def check_fields(exam: SignedExam) -> None:
     exam.message = Message.build(got.method, got.target, got.headers, got.body, max_body=exam.max_body)
 
 
-def refuse_fields(exam: SignedExam, names: tuple[str, ...]) -> None:
+def refuse_fields(exam: SignedExam, names: frozenset[str]) -> None:
     """Refuse a request with another form of credential beside its own (3.1.10)."""
-    for name in names:
-        if exam.message.get(name) is not None:
-            raise Denied("proof.ambiguous", f"{name} beside another credential")
+    if not names.isdisjoint(exam.message.fields):
+        raise Denied("proof.ambiguous", "another credential beside its own")
 
 
 def check_missing(exam: SignedExam) -> None:
@@ -197,13 +195,13 @@ def check_grammar(exam: SignedExam) -> None:
 def check_label(exam: SignedExam) -> None:
     """Check that each has exactly one member, of our label (3.1.1)."""
     for members in (exam.inputs, exam.signatures):
-        if [member.label for member in members] != [LABEL]:
+        if len(members) != 1 or members[0].label != LABEL:
             raise Denied("proof.label", f"exactly one member, {LABEL}")
 
 
 def check_parameters(exam: SignedExam) -> None:
     """Check that every parameter is there once and in order; no key or algorithm is the message's to name (3.1.2)."""
-    if tuple(name for name, _ in exam.inputs[0].parameters) != PARAMETERS:
+    if tuple([name for name, _ in exam.inputs[0].parameters]) != PARAMETERS:
         raise Denied("proof.parameters", f"exactly {' '.join(PARAMETERS)}")
 
 
