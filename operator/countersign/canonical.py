@@ -17,6 +17,8 @@ CanonicalizationError = rfc8785.CanonicalizationError
 """A ValueError: a value that JSON, or binary64, does not hold."""
 
 _SCALARS: Final = frozenset({str, int, bool, type(None)})
+_CONTAINERS_MAX: Final = 20_000
+"""With more than that, as in a value that contains itself, nothing is certain."""
 _OPTIONS: Final = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
 
 
@@ -40,16 +42,22 @@ def canonical(value: Any) -> bytes:
 
 def _certain(value: Any) -> bool:
     """Tell whether both write the same: exact types only, no float, and names in ASCII, which both sort alike."""
-    kind = type(value)
-    if kind is dict:
-        if not _plain_names(value):
-            return False
-        value = value.values()
-    elif kind is not list and kind is not tuple:
-        return kind in _SCALARS
-    if _SCALARS.issuperset(map(type, value)):
+    if type(value) in _SCALARS:
         return True
-    return all(type(one) in _SCALARS or _certain(one) for one in value)
+    pending = [value]
+    for _ in range(_CONTAINERS_MAX):
+        container = pending.pop()
+        kind = type(container)
+        if kind is dict:
+            if not _plain_names(container):
+                return False
+            container = container.values()
+        elif kind is not list and kind is not tuple:
+            return False
+        pending += [one for one in container if type(one) not in _SCALARS]
+        if not pending:
+            return True
+    return False
 
 
 def _plain_names(value: dict[Any, Any]) -> bool:

@@ -96,3 +96,11 @@ def test_no_float_and_no_name_outside_of_ascii_is_certain() -> None:
 def test_a_value_without_a_form_is_a_value_error() -> None:
     with pytest.raises(CanonicalizationError):
         canonical({"a": 2**53})
+
+
+def test_a_value_that_contains_itself_is_refused() -> None:
+    ring: list[Any] = []
+    ring.append(ring)
+
+    with pytest.raises(RecursionError):
+        canonical({"a": ring})

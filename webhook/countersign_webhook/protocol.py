@@ -6,17 +6,24 @@ headers of a request that already runs. Here a request head has a size and a pat
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from countersign.wire import problem
 
 if TYPE_CHECKING:
     from asyncio import TimerHandle
+    from collections.abc import Sequence
 
-__all__ = ["PEER_NAMES", "TARGET", "BoundedProtocol"]
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+__all__ = ["EXCHANGE", "PEER_NAMES", "TARGET", "BoundedProtocol", "Exchange"]
+
+EXCHANGE: Final = "countersign.exchange"
+"""Key of the ASGI scope: an :class:`Exchange`; absent behind another server."""
 
 TARGET: Final = "countersign.target"
 """Key of the ASGI scope: the request target, byte for byte as received."""
@@ -33,6 +40,47 @@ _IDLE_LINGER: Final = 0.1
 _LINGER: Final = 1.0
 """TLS waits half a minute for the other side's goodbye; a process that stops gives an idle one this long, and one that was
 just answered a second."""
+_BREAK: Final = re.compile(rb"[\r\n\0]")
+
+
+class Exchange:
+    """One request and its answer in whole, for who needs no more: ASGI takes four messages and their waiting for it."""
+
+    __slots__ = ("_cycle",)
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        """Stand for what uvicorn calls a cycle."""
+        self._cycle = cycle
+
+    def body(self) -> bytes | None:
+        """Return the body if all of it is here and the client too; else it is to be received as ASGI does."""
+        cycle = self._cycle
+        if cycle.more_body or cycle.disconnected or cycle.waiting_for_100_continue:
+            return None
+        return bytes(cycle.body)
+
+    def answer(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
+        """Write the whole answer at once; False if it has to be sent as ASGI does. ``headers`` have the body's length."""
+        cycle = self._cycle
+        if cycle.response_started or cycle.disconnected or cycle.flow.write_paused or cycle.default_headers:
+            return False
+        if cycle.scope["method"] == "HEAD" or any(_BREAK.search(value) for _, value in headers):
+            return False
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        parts = [STATUS_LINE[status]]
+        for name, value in headers:
+            parts += (name, b": ", value, b"\r\n")
+            if name == b"connection":
+                cycle.keep_alive = False
+        if not cycle.keep_alive:
+            parts.append(b"connection: close\r\n")
+        cycle.transport.write(b"".join([*parts, b"\r\n", body]))
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
+        return True
 
 
 class _Refused(Exception):
@@ -89,8 +137,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Judge the head as a whole, then let the request run."""
         self._end_head()
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-        longest = max((len(name) + len(value) for name, value in self.headers), default=0)
+        sizes = [len(name) + len(value) for name, value in self.headers]
+        size, longest = len(self.url) + sum(sizes) + 4 * len(sizes), max(sizes, default=0)
         if size > _SECTION_BYTES or longest > _FIELD_BYTES or len(self.headers) > _FIELDS:
             self._refusal = (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "parse.size")
             raise _Refused
@@ -102,7 +150,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self.scope[TARGET] = self.url.decode("ascii", "strict")  # type: ignore[typeddict-unknown-key]  # ours
         if self._peer_names:
             self.scope[PEER_NAMES] = self._peer_names  # type: ignore[typeddict-unknown-key]  # ours
+        scope = self.scope
         super().on_headers_complete()
+        if self.cycle.scope is scope:
+            scope[EXCHANGE] = Exchange(self.cycle)  # type: ignore[typeddict-unknown-key]  # ours
 
     def on_message_complete(self) -> None:
         """Wait for the next head."""

@@ -93,6 +93,7 @@ _OURS: Final = (
     "approval",
     "jti",
 )
+_DEVICE: Final = (("uid", "device_uid"), ("name", "device_name"))
 _STRUCTURED: Final = ("settled", "audited", "actors", "recorded_arguments")
 _PRODUCT: Final = {"name": "Countersign", "vendor_name": "Countersign", "version": __version__}
 
@@ -107,6 +108,7 @@ def decision_record(**facts: Unpack[DecisionFacts]) -> dict[str, Any]:
 
     """
     code, allowed = facts["code"], facts["allowed"]
+    known: Mapping[str, Any] = facts
     if code not in CODES:
         msg = f"unregistered reason code {code!r}"
         raise ValueError(msg)
@@ -121,15 +123,27 @@ def decision_record(**facts: Unpack[DecisionFacts]) -> dict[str, Any]:
     record["action_id"] = 1 if allowed else 2
     record["api"] = {"operation": facts["operation"], "service": {"name": facts["service"]}}
     # OCSF wants actor and source in each record, also where nobody knows them.
-    record["actor"] = _some(
-        user=_some(name=facts.get("user")), app_name=facts.get("agent"), app_uid=facts.get("instance")
-    ) or {"app_name": _UNKNOWN}
-    if facts.get("tool"):
-        record["resources"] = [{"type": "tool", "name": facts["tool"]}]
-    record["src_endpoint"] = _some(ip=facts.get("peer")) or {"name": _UNKNOWN}
-    record["device"] = _some(uid=facts.get("device_uid"), name=facts.get("device_name"))
-    record["unmapped"] = {"countersign": _ours(facts)}
-    return {name: value for name, value in record.items() if value != {}}
+    record["actor"] = _actor(facts) or {"app_name": _UNKNOWN}
+    if tool := facts.get("tool"):
+        record["resources"] = [{"type": "tool", "name": tool}]
+    peer = facts.get("peer")
+    record["src_endpoint"] = {"ip": peer} if peer else {"name": _UNKNOWN}
+    device = {name: value for name, key in _DEVICE if (value := known.get(key))}
+    if device:
+        record["device"] = device
+    record["unmapped"] = {"countersign": _ours(known)}
+    return record
+
+
+def _actor(facts: DecisionFacts) -> dict[str, Any]:
+    actor: dict[str, Any] = {}
+    if user := facts.get("user"):
+        actor["user"] = {"name": user}
+    if agent := facts.get("agent"):
+        actor["app_name"] = agent
+    if instance := facts.get("instance"):
+        actor["app_uid"] = instance
+    return actor
 
 
 def open_record(
@@ -188,19 +202,13 @@ def _severity(code: str) -> int:
     return _THEFT if code.startswith(_THEFT_FAMILIES) or code == "instance.revoked" else _POLICY_DENY
 
 
-def _ours(facts: DecisionFacts) -> dict[str, Any]:
+def _ours(known: Mapping[str, Any]) -> dict[str, Any]:
     """Return the facts that OCSF has no place for."""
-    known: Mapping[str, Any] = facts
     ours = {name: value for name in _OURS if (value := known.get(name)) is not None and value != ""}
     for name in _STRUCTURED:
         if (value := known.get(name)) and (plain := _plain(value)):
             ours[name] = plain
     return ours
-
-
-def _some(**members: Any) -> dict[str, Any]:
-    """Return the members that say something."""
-    return {name: value for name, value in members.items() if value not in (None, {}, [], "")}
 
 
 def _plain(value: Any) -> Any:

@@ -7,8 +7,7 @@ numbered checks' to say, so everything that could be written is kept as it was w
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from countersign.errors import Denied
 
@@ -37,8 +36,7 @@ _USUAL_NAMES: Final = ("created", "expires", "nonce", "tag", "wimse-aud")
 _USUAL_SIGNATURE: Final = re.compile(r"(wimse)=(:[A-Za-z0-9+/]{86}==:)")
 
 
-@dataclass(frozen=True)
-class InputMember:
+class InputMember(NamedTuple):
     """One member of ``Signature-Input``: component names, parameters as written and in order, and its whole value."""
 
     label: str
@@ -47,8 +45,7 @@ class InputMember:
     text: str
 
 
-@dataclass(frozen=True)
-class SignatureMember:
+class SignatureMember(NamedTuple):
     """One member of ``Signature``, its value as written."""
 
     label: str

@@ -83,7 +83,9 @@ class AccessEndpoint:
                 HTTPStatus.SERVICE_UNAVAILABLE, "decide.failed", "see the webhook's log", ("retry-after", "1")
             )
         metrics.answered(self.path, answer.code)
-        await send_answer(send, Answer(answer.status, (*answer.headers, *more), answer.body, answer.code), close=close)
+        await send_answer(
+            scope, send, Answer(answer.status, (*answer.headers, *more), answer.body, answer.code), close=close
+        )
 
     async def _answered(self, message: Message, scope: Scope) -> Answer:
         context = self._context

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from countersign.errors import Invalid
 from countersign.policy import Caller, Decision, Question, decide, listable
@@ -28,8 +28,7 @@ _BEFORE_FLOORS: Final = (
 )
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """The decision on one call, and for an allowed ``tools/list`` the names that may be shown."""
 
     decision: Decision

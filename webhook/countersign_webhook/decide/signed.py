@@ -70,7 +70,7 @@ class SignedEndpoint:
             _log.exception("request not read", path=self.path)
             answer, close = _refuse(Refusal("decide.failed", "see the webhook's log", retry_after=1)), True
         metrics.answered(self.path, answer.code, clock.monotonic() - started)
-        await send_answer(send, answer, close=close)
+        await send_answer(scope, send, answer, close=close)
 
     async def _decided(self, message: Message, peer: str | None) -> Answer:
         """Verify and answer within the time for a decision."""
