@@ -62,14 +62,14 @@ class Exchange:
     def answer(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
         """Write the whole answer at once; False if it has to be sent as ASGI does. ``headers`` have the body's length."""
         cycle = self._cycle
-        if cycle.response_started or cycle.disconnected or cycle.flow.write_paused or cycle.default_headers:
+        if cycle.response_started or cycle.disconnected or cycle.flow.write_paused:
             return False
         if cycle.scope["method"] == "HEAD" or any(_BREAK.search(value) for _, value in headers):
             return False
         cycle.response_started = cycle.response_complete = True
         cycle.waiting_for_100_continue = False
         parts = [STATUS_LINE[status]]
-        for name, value in headers:
+        for name, value in (*cycle.default_headers, *headers):
             parts += (name, b": ", value, b"\r\n")
             if name == b"connection":
                 cycle.keep_alive = False
@@ -96,6 +96,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._fed = 0
         self._patience: TimerHandle | None = None
+        self._until: float | None = None
         self._refusal = (HTTPStatus.BAD_REQUEST, "parse.syntax")
         self._peer_names: tuple[str, ...] = ()
         self._stopping = False
@@ -111,6 +112,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the timer."""
         self._end_head()
+        if self._patience is not None:
+            self._patience.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -126,7 +129,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Give each later head its time, too."""
         super().on_message_begin()
-        if self._patience is None:
+        if self._until is None:
             self._begin_head()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -185,19 +188,25 @@ class BoundedProtocol(HttpToolsProtocol):
             self.loop.call_later(seconds, self.transport.abort)
 
     def _begin_head(self) -> None:
+        """Give a head its time. The timer of the head before is left to run, and asks again when it ends."""
         self._in_head = True
         self._fed = 0
-        self._patience = self.loop.call_later(_HEAD_SECONDS, self._out_of_patience)
+        self._until = self.loop.time() + _HEAD_SECONDS
+        if self._patience is None:
+            self._patience = self.loop.call_later(_HEAD_SECONDS, self._out_of_patience)
 
     def _end_head(self) -> None:
         self._in_head = False
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+        self._until = None
 
     def _out_of_patience(self) -> None:
         self._patience = None
-        if not self.transport.is_closing():
+        if self._until is None or self.transport.is_closing():
+            return
+        left = self._until - self.loop.time()
+        if left > 0:
+            self._patience = self.loop.call_later(left, self._out_of_patience)
+        else:
             self._refuse(HTTPStatus.REQUEST_TIMEOUT, "parse.size")
 
     def _refuse(self, status: HTTPStatus, code: str) -> None:

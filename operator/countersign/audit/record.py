@@ -213,7 +213,7 @@ def _ours(known: Mapping[str, Any]) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """Return sequences and mappings as JSON has them, without members that are None."""
-    if isinstance(value, Mapping):
+    if type(value) is dict or isinstance(value, Mapping):
         return {name: one for name, one in value.items() if one is not None}
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [_plain(one) for one in value]

@@ -84,9 +84,10 @@ def _quickly(text: str) -> Any:
     if "\\" in text or containers > MAX_DEPTH or containers + text.count(",") > MAX_MEMBERS:
         return _UNSURE
     try:
-        return _DECODER.decode(text)
-    except (ValueError, Invalid, RecursionError):
+        value, end = _SCAN(text, _skip(text, 0))
+    except (ValueError, Invalid, RecursionError, StopIteration):
         return _UNSURE
+    return value if end == len(text) or _skip(text, end) == len(text) else _UNSURE
 
 
 def _skip(text: str, at: int) -> int:
@@ -271,9 +272,9 @@ def _no_such_number(_text: str) -> Any:
 
 
 _UNSURE: Final = object()
-_DECODER: Final = json.JSONDecoder(
+_SCAN: Final = json.JSONDecoder(
     object_pairs_hook=_unique,
     parse_float=_number_or_fault,
     parse_int=_number_or_fault,
     parse_constant=_no_such_number,
-)
+).scan_once  # type: ignore[attr-defined]  # what ``decode`` calls between two looks for spaces

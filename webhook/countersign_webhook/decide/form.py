@@ -33,8 +33,8 @@ _KNOWN: Final = {
         "requested_token_type",
     )
 }
-_PLAIN: Final = bytes(set(range(0x21, 0x7F)) - set(b"%&="))
-"""What stands for itself in a value, and ``+`` for a space; what is neither, nor an escape, is refused."""
+_KNOWN_BYTES: Final = bytes(range(0x21, 0x7F))
+"""Printable ASCII, of which ``%``, ``+``, ``&`` and ``=`` do not stand for themselves; any other byte is refused."""
 _NO_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _MAX_PAIRS: Final = 16
 _MAX_VALUE: Final = 2048
@@ -83,6 +83,8 @@ def parse_token_request(message: Message) -> TokenRequest:
 
 def _decoded(value: bytes) -> bytes:
     """Undo the percent-encoding of a value without ``=``: that of quoted-printable, but for the sign of an escape."""
+    if b"%" not in value and b"+" not in value:
+        return value
     return a2b_qp(value.replace(b"+", b" ").replace(b"%", b"="))
 
 
@@ -91,10 +93,12 @@ def _pairs(body: bytes) -> dict[str, str]:
     pairs = body.split(b"&")
     if len(pairs) > _MAX_PAIRS:
         raise Invalid("request.parameter", f"at most {_MAX_PAIRS} parameters")
+    if body.translate(None, _KNOWN_BYTES) or _NO_ESCAPE.search(body):
+        raise Invalid("request.parameter", "a parameter is name=value, percent-encoded")
     form: dict[str, str] = {}
     for pair in pairs:
         raw_name, equals, value = pair.partition(b"=")
-        if not equals or value.translate(None, _PLAIN).strip(b"%") or _NO_ESCAPE.search(value):
+        if not equals or b"=" in value:
             raise Invalid("request.parameter", "a parameter is name=value, percent-encoded")
         name = _KNOWN.get(raw_name)
         if name is None or name in form:
