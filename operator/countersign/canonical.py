@@ -54,7 +54,8 @@ def _certain(value: Any) -> bool:
             container = container.values()
         elif kind is not list and kind is not tuple:
             return False
-        pending += [one for one in container if type(one) not in _SCALARS]
+        if not _SCALARS.issuperset(map(type, container)):
+            pending += [one for one in container if type(one) not in _SCALARS]
         if not pending:
             return True
     return False

@@ -99,7 +99,7 @@ class LegTExam(SignedExam):
     @lazy
     def known(self) -> KnownChain | None:
         """The chain as it was verified before; None where step 9 has to look at it."""
-        header = self.message.get("countersign-chain")
+        header = self.message.fields.get("countersign-chain")
         if self.leg.chains is None or header is None:
             return None
         return self.leg.chains.find(header, self.leg.roots, now=self.now, skew=self.skew)
@@ -107,7 +107,7 @@ class LegTExam(SignedExam):
     @lazy
     def chain(self) -> tuple[x509.Certificate, ...]:
         """The certificates sent, leaf first."""
-        return chain.parse_chain(self.message.get("countersign-chain") or "")
+        return chain.parse_chain(self.message.fields.get("countersign-chain") or "")
 
     @lazy
     def path(self) -> tuple[x509.Certificate, ...]:
@@ -156,7 +156,7 @@ def _one_credential(exam: LegTExam) -> None:
 
 
 def _chain_missing(exam: LegTExam) -> None:
-    if exam.message.get("countersign-chain") is None:
+    if exam.message.fields.get("countersign-chain") is None:
         raise Denied("cert.missing", "no Countersign-Chain")
 
 
@@ -189,7 +189,7 @@ def _chain_key(exam: LegTExam) -> None:
 
 def _session(exam: LegTExam) -> None:
     """Refuse every session statement: the tier TPMSession (3.5) is not built, so no statement has a form that is known."""
-    if exam.message.get("countersign-session") is not None:
+    if exam.message.fields.get("countersign-session") is not None:
         raise Denied("session.format", "session keys are not accepted here")
 
 
@@ -267,6 +267,7 @@ LEG_T_STEPS: Final[tuple[Step[LegTExam], ...]] = (
     _step(14, _instance_revoked, "instance.revoked"),
 )
 """The checks in their order, by their numbers in wire.md 3.4."""
+_CHECKS: Final = tuple(step.check for step in LEG_T_STEPS)
 
 
 def _jkt_if_known(exam: LegTExam) -> str | None:
@@ -279,7 +280,7 @@ def _jkt_if_known(exam: LegTExam) -> str | None:
 
 def _keep(exam: LegTExam) -> None:
     """Keep a chain that was verified here and now; the caller passed all checks."""
-    header = exam.message.get("countersign-chain")
+    header = exam.message.fields.get("countersign-chain")
     if exam.leg.chains is None or header is None or exam.known:
         return
     domain = chain.trust_domain_of(exam.chain[0])
@@ -301,18 +302,21 @@ async def verify_leg_t(message: Message, leg: LegT, *, steps: Iterable[Step[LegT
 
     """
     exam = LegTExam(message, leg)
-    number = 0
+    usual = steps is LEG_T_STEPS
+    sequence = LEG_T_STEPS if usual else tuple(steps)
+    done = 0
     try:
-        for step in steps:
-            number = step.number
-            waiting = step.check(exam)
+        for check in _CHECKS if usual else [step.check for step in sequence]:
+            waiting = check(exam)
             if waiting is not None:
                 await waiting
+            done += 1
     except CountersignError as error:
+        number = sequence[done].number
         jkt = _jkt_if_known(exam) if number >= _CHAIN_STEP else None
         vars(error).update(jkt=jkt, audited=number > _SIGNATURE_STEP)
         raise
-    if steps is LEG_T_STEPS:
+    if usual:
         _keep(exam)
     return VerifiedCaller(
         jkt=exam.jkt,

@@ -142,7 +142,7 @@ class SignedExam:
         raise NotImplementedError
 
     def _field(self, name: str) -> str:
-        value = self.message.get(name)
+        value = self.message.fields.get(name)
         if value is None:
             raise Denied("proof.missing", f"no {name}")
         return value
@@ -183,7 +183,7 @@ def refuse_fields(exam: SignedExam, names: frozenset[str]) -> None:
 def check_missing(exam: SignedExam) -> None:
     """Check that both fields are there (3.1.1)."""
     for name in ("signature-input", "signature"):
-        if exam.message.get(name) is None:
+        if exam.message.fields.get(name) is None:
             raise Denied("proof.missing", f"no {name}")
 
 
@@ -225,26 +225,26 @@ def check_encoding(exam: SignedExam) -> None:
 
 def check_digest_missing(exam: SignedExam) -> None:
     """Check that a body has its digest (3.1.6)."""
-    if exam.message.body and exam.message.get("content-digest") is None:
+    if exam.message.body and exam.message.fields.get("content-digest") is None:
         raise Denied("digest.missing", "a body without Content-Digest")
 
 
 def check_digest_unexpected(exam: SignedExam) -> None:
     """Check that no body has none (3.1.6)."""
-    if not exam.message.body and exam.message.get("content-digest") is not None:
+    if not exam.message.body and exam.message.fields.get("content-digest") is not None:
         raise Denied("digest.unexpected", "Content-Digest without a body")
 
 
 def check_digest_format(exam: SignedExam) -> None:
     """Check that the digest is one SHA-256 (3.1.6)."""
-    digest = exam.message.get("content-digest")
+    digest = exam.message.fields.get("content-digest")
     if digest is not None and not _DIGEST.fullmatch(digest):
         raise Denied("digest.format", "Content-Digest is sha-256=:…:")
 
 
 def check_digest_match(exam: SignedExam) -> None:
     """Check that the digest is that of the bytes received (3.1.6)."""
-    digest = exam.message.get("content-digest")
+    digest = exam.message.fields.get("content-digest")
     if digest is None:
         return
     if not hmac.compare_digest(digest.encode("latin-1", "replace"), content_digest(exam.message.body).encode()):

@@ -1,7 +1,7 @@
 """Who holds a key, and is all of it alive? Looked up at every call in what the watches last saw.
 
-What is kept is only what follows from objects, for as long as each lookup still finds these very objects: nobody changes
-one, so that a change is another object. The key finds the AgentInstance (wire.md 1.3); the instance names agent, device and pod by UID; the agent names its issuer.
+What is kept is only what follows from objects: all of it until any of them changes, which the watches tell at once; and then
+for as long as each lookup still finds these very objects, for nobody changes one: a change is another object. The key finds the AgentInstance (wire.md 1.3); the instance names agent, device and pod by UID; the agent names its issuer.
 Whatever is missing, being deleted, of another UID or doubled is never replaced by a guess.
 """
 
@@ -35,6 +35,7 @@ from countersign_webhook.decide.device import assurance, attestation_time, devic
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from countersign.kube import Resource
     from countersign_webhook.source import PolicySource
 
 __all__ = ["Facts", "Registry"]
@@ -45,6 +46,9 @@ _BY_PLACE: Final = "webhook-place"
 _SPIFFE: Final = re.compile(r"spiffe://[^/]+/ns/([^/]+)/sa/[^/]+")
 _BY_DOMAIN: Final = "webhook-trust-domain"
 _VIEWS_MOST: Final = 16384
+_LOOKED_UP: Final = frozenset(
+    one.plural for one in (AGENT_IDENTITIES, AGENT_INSTANCES, DEVICE_POOLS, DEVICES, IDENTITY_ISSUERS, NAMESPACES, PODS)
+)
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,9 @@ class Registry:
         """Index what is looked up by something else than its name; at most ``most`` views are kept."""
         self._source, self._most = source, most
         self._views: OrderedDict[str, tuple[_Parts, InstanceView]] = OrderedDict()
+        self._unchanged: dict[str, InstanceView] = {}
+        self._bundles: dict[str, Sequence[x509.Certificate]] = {}
+        source.subscribe(self._changed)
         source.add_index(AGENT_INSTANCES, _BY_KEY, _key_of)
         source.add_index(DEVICES, _BY_EK, _ek_of)
         source.add_index(DEVICES, _BY_PLACE, _place_of)
@@ -102,17 +109,27 @@ class Registry:
 
     def roots(self, trust_domain: str) -> Sequence[x509.Certificate]:
         """Return the trust bundle of a trust domain; nothing if no issuer has it."""
-        issuer = self._issuer_of(trust_domain)
-        bundle = ((issuer or {}).get("status") or {}).get("trustBundle")
-        return _certificates(bundle) if isinstance(bundle, str) else ()
+        found = self._bundles.get(trust_domain)
+        if found is None:
+            issuer = self._issuer_of(trust_domain)
+            bundle = ((issuer or {}).get("status") or {}).get("trustBundle")
+            found = _certificates(bundle) if isinstance(bundle, str) else ()
+            if found:  # what strangers ask for is not kept
+                self._bundles[trust_domain] = found
+        return found
 
     def instance(self, jkt: str) -> InstanceView | None:
         """Return the record behind a key as it is now; None if there is none, or more than one.
 
         ``state`` is Ended without the living pod that the record names or when that has ended, Revoked without the living agent.
         """
-        found = [one for one in self._source.by_index(AGENT_INSTANCES, _BY_KEY, jkt) if _alive(one)]
-        return self._view(found[0]) if len(found) == 1 else None
+        view = self._unchanged.get(jkt)
+        if view is None:
+            found = [one for one in self._source.by_index(AGENT_INSTANCES, _BY_KEY, jkt) if _alive(one)]
+            view = self._view(found[0]) if len(found) == 1 else None
+            if view is not None:
+                self._unchanged[jkt] = view
+        return view
 
     def named(self, namespace: str, name: str) -> InstanceView | None:
         """Return the record of that name as it is now, if it has a key that is its own."""
@@ -127,6 +144,13 @@ class Registry:
         views = [self.named(one["metadata"]["namespace"], one["metadata"]["name"]) for one in found]
         return [one for one in views if one is not None and one.spiffe_id == spiffe_id and one.state == "Active"]
 
+    def _changed(self, resource: Resource, kind: str, obj: dict[str, Any]) -> None:
+        """Look everything up anew after any change of what is looked up here; called before the next decision begins."""
+        del kind, obj
+        if resource.plural in _LOOKED_UP:
+            self._unchanged.clear()
+            self._bundles.clear()
+
     def _view(self, instance: dict[str, Any]) -> InstanceView | None:
         if instance["spec"].get("type") != "Pod":
             return None
@@ -139,6 +163,7 @@ class Registry:
         self._views.move_to_end(uid)
         if len(self._views) > self._most:
             self._views.popitem(last=False)
+            self._unchanged.clear()
         return view
 
     def _parts(self, instance: dict[str, Any]) -> _Parts:
