@@ -11,7 +11,7 @@ from typing import Any, Final
 import orjson
 import rfc8785
 
-__all__ = ["CanonicalizationError", "canonical"]
+__all__ = ["CanonicalizationError", "canonical", "canonical_of_certain", "is_certain"]
 
 CanonicalizationError = rfc8785.CanonicalizationError
 """A ValueError: a value that JSON, or binary64, does not hold."""
@@ -31,7 +31,16 @@ def canonical(value: Any) -> bytes:
         For a value without such a form; RecursionError for one that is nested too deeply.
 
     """
-    if _certain(value):
+    return _written(value, certain=is_certain(value))
+
+
+def canonical_of_certain(value: Any) -> bytes:
+    """Return the same of a value of whose parts somebody knows what :func:`is_certain` says."""
+    return _written(value, certain=True)
+
+
+def _written(value: Any, *, certain: bool) -> bytes:
+    if certain:
         try:
             return orjson.dumps(value, option=_OPTIONS)
         except orjson.JSONEncodeError:
@@ -40,7 +49,7 @@ def canonical(value: Any) -> bytes:
     return data
 
 
-def _certain(value: Any) -> bool:
+def is_certain(value: Any) -> bool:
     """Tell whether both write the same: exact types only, no float, and names in ASCII, which both sort alike."""
     if type(value) in _SCALARS:
         return True

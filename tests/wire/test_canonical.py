@@ -11,7 +11,7 @@ import rfc8785
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from countersign.canonical import CanonicalizationError, _certain, canonical
+from countersign.canonical import CanonicalizationError, canonical, is_certain
 
 
 def answer(encode: Any, value: Any) -> bytes | type[Exception]:
@@ -88,9 +88,9 @@ def test_what_is_nested_too_deeply_is_refused_and_not_cut() -> None:
 
 
 def test_no_float_and_no_name_outside_of_ascii_is_certain() -> None:
-    assert _certain({"a": [1, "é", None, True, {"b": ()}]})
-    assert not _certain({"a": [1, 1.0]})
-    assert not _certain({"é": 1})
+    assert is_certain({"a": [1, "é", None, True, {"b": ()}]})
+    assert not is_certain({"a": [1, 1.0]})
+    assert not is_certain({"é": 1})
 
 
 def test_a_value_without_a_form_is_a_value_error() -> None:

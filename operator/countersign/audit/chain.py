@@ -10,7 +10,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from countersign.canonical import CanonicalizationError, canonical
+from countersign.audit.record import Certain
+from countersign.canonical import CanonicalizationError, canonical, canonical_of_certain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -43,7 +44,8 @@ def digest(line: bytes) -> str:
 def encode(record: dict[str, Any], *, log: str, seq: int, prev: str) -> bytes:
     """Return the line of ``record`` at its place in the chain, without LF."""
     facts = {**ours(record), "chain": {"log": log, "seq": seq, "prev": prev}}
-    return canonical({**record, "unmapped": {"countersign": facts}})
+    write = canonical_of_certain if type(record) is Certain else canonical
+    return write({**record, "unmapped": {"countersign": facts}})
 
 
 def parse_line(line: bytes) -> dict[str, Any] | None:

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
 
 from countersign import __version__
+from countersign.canonical import is_certain
 from countersign.errors import CODES
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-__all__ = ["DecisionFacts", "Mark", "decision_record", "head_record", "open_record"]
+__all__ = ["Certain", "DecisionFacts", "Mark", "decision_record", "head_record", "open_record"]
 
 _READ: Final = 2
 _OTHER: Final = 99
@@ -95,7 +96,13 @@ _OURS: Final = (
 )
 _DEVICE: Final = (("uid", "device_uid"), ("name", "device_name"))
 _STRUCTURED: Final = ("settled", "audited", "actors", "recorded_arguments")
+_MARKS: Final = frozenset({"settled", "audited"})
+_MADE_OF: Final = frozenset({"now", *_STRUCTURED})
 _PRODUCT: Final = {"name": "Countersign", "vendor_name": "Countersign", "version": __version__}
+
+
+class Certain(dict[str, Any]):
+    """A record whose RFC 8785 form the compiled encoder writes (``canonical.is_certain``): its maker has looked."""
 
 
 def decision_record(**facts: Unpack[DecisionFacts]) -> dict[str, Any]:
@@ -131,8 +138,11 @@ def decision_record(**facts: Unpack[DecisionFacts]) -> dict[str, Any]:
     device = {name: value for name, key in _DEVICE if (value := known.get(key))}
     if device:
         record["device"] = device
-    record["unmapped"] = {"countersign": _ours(known)}
-    return record
+    ours = _ours(known)
+    record["unmapped"] = {"countersign": ours}
+    # Each value here is one of the facts, under a name of ours, or made of such.
+    looked_at = [value for name, value in known.items() if name not in _MADE_OF]
+    return Certain(record) if is_certain([*looked_at, *[ours.get(name) for name in _STRUCTURED]]) else record
 
 
 def _actor(facts: DecisionFacts) -> dict[str, Any]:
@@ -206,9 +216,13 @@ def _ours(known: Mapping[str, Any]) -> dict[str, Any]:
     """Return the facts that OCSF has no place for."""
     ours = {name: value for name in _OURS if (value := known.get(name)) is not None and value != ""}
     for name in _STRUCTURED:
-        if (value := known.get(name)) and (plain := _plain(value)):
-            ours[name] = plain
+        if value := known.get(name):
+            ours[name] = _marks(value) if name in _MARKS else _plain(value)
     return ours
+
+
+def _marks(marks: Sequence[Mark]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in mark.items() if value is not None} for mark in marks]
 
 
 def _plain(value: Any) -> Any:

@@ -82,7 +82,7 @@ def parse_details(text: str, *, audience: str) -> Call:
     entry: dict[str, Any] = value[0]
     if entry.keys() != _MEMBERS or entry["type"] != DETAILS_TYPE:
         raise Invalid("request.details", f"exactly {', '.join(sorted(_MEMBERS))}, of type {DETAILS_TYPE}")
-    protocol, method, tool, arguments = (entry[name] for name in ("protocol", "method", "tool", "arguments"))
+    protocol, method, tool, arguments = entry["protocol"], entry["method"], entry["tool"], entry["arguments"]
     if not (isinstance(method, str) and isinstance(tool, str) and isinstance(arguments, dict)):
         raise Invalid("request.details", "method and tool are strings, arguments an object")
     if protocol == "MCP":

@@ -114,7 +114,11 @@ class Message:
         fields: list[tuple[str, str]] = []
         once: set[str] = set()
         for raw_name, raw_value in headers:
-            name, value = _field(raw_name, raw_value)
+            value = (raw_value if isinstance(raw_value, str) else raw_value.decode("latin-1")).strip(" \t")
+            known = _OFTEN.get(raw_name)
+            name = known or _name(raw_name)
+            if not ((value.isascii() and value.isprintable()) or _VALUE.fullmatch(value)):
+                raise Invalid("parse.syntax", "a field line is outside the grammar")
             if name in ONCE_FIELDS or name.startswith(ONCE_PREFIXES):
                 if name in once:
                     raise Invalid("parse.duplicate_header", f"{name} occurs at most once")
@@ -138,19 +142,9 @@ class Message:
         return self.fields.get(name)
 
 
-def _field(raw_name: str | bytes, raw_value: str | bytes) -> tuple[str, str]:
-    """Return a field's name in lower case and its value, trimmed. Raises Invalid ``parse.syntax``."""
-    name, value = _OFTEN.get(raw_name), _text(raw_value).strip(" \t")
-    if name is None:
-        name = _text(raw_name)
-        good = _NAME.fullmatch(name) is not None
-        name = name.lower()  # only now: the Kelvin sign would become a k
-    else:
-        good = True
-    if not good or not ((value.isascii() and value.isprintable()) or _VALUE.fullmatch(value)):
+def _name(raw: str | bytes) -> str:
+    """Return a field's name in lower case. Raises Invalid ``parse.syntax``."""
+    name = raw if isinstance(raw, str) else raw.decode("latin-1")
+    if not _NAME.fullmatch(name):
         raise Invalid("parse.syntax", "a field line is outside the grammar")
-    return name, value
-
-
-def _text(raw: str | bytes) -> str:
-    return raw if isinstance(raw, str) else raw.decode("latin-1")
+    return name.lower()  # only now: the Kelvin sign would become a k
