@@ -19,7 +19,7 @@ CanonicalizationError = rfc8785.CanonicalizationError
 _SCALARS: Final = frozenset({str, int, bool, type(None)})
 _CONTAINERS_MAX: Final = 20_000
 """With more than that, as in a value that contains itself, nothing is certain."""
-_OPTIONS: Final = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
+_OPTIONS: Final = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER | orjson.OPT_PASSTHROUGH_DATETIME
 
 
 def canonical(value: Any) -> bytes:

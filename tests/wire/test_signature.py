@@ -262,6 +262,8 @@ def test_the_usual_way_to_write_an_input_is_read_as_its_grammar_says(
     written = "".join(f";{name}={value}" for name, value in parameters)
     for value in (f"{label}=({' '.join(components)}){written}", _USUAL, _USUAL + written):
         found = answer_of(read_signature_input, value)
+        if not isinstance(found, str):
+            found = tuple(member._replace(usual=False) for member in found)
         assert found == answer_of(signature_fields._input_by_grammar, value)
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
+from datetime import datetime
+from typing import Any, Final, TypedDict, Unpack
 
 from countersign import __version__
 from countersign.canonical import is_certain
 from countersign.errors import CODES
-
-if TYPE_CHECKING:
-    from datetime import datetime
 
 __all__ = ["Certain", "DecisionFacts", "Mark", "decision_record", "head_record", "open_record"]
 
@@ -97,7 +95,8 @@ _OURS: Final = (
 _DEVICE: Final = (("uid", "device_uid"), ("name", "device_name"))
 _STRUCTURED: Final = ("settled", "audited", "actors", "recorded_arguments")
 _MARKS: Final = frozenset({"settled", "audited"})
-_MADE_OF: Final = frozenset({"now", *_STRUCTURED})
+_NO_STRUCTURE: Final = dict.fromkeys(_STRUCTURED)
+_PLAIN: Final = frozenset({str, int, bool, type(None), datetime})
 _PRODUCT: Final = {"name": "Countersign", "vendor_name": "Countersign", "version": __version__}
 
 
@@ -140,9 +139,11 @@ def decision_record(**facts: Unpack[DecisionFacts]) -> dict[str, Any]:
         record["device"] = device
     ours = _ours(known)
     record["unmapped"] = {"countersign": ours}
-    # Each value here is one of the facts, under a name of ours, or made of such.
-    looked_at = [value for name, value in known.items() if name not in _MADE_OF]
-    return Certain(record) if is_certain([*looked_at, *[ours.get(name) for name in _STRUCTURED]]) else record
+    structured = {name: _structured(name, value) for name in _STRUCTURED if (value := known.get(name))}
+    ours |= structured
+    # Every value in the record is one of the facts, or made of one, under a name of ours.
+    rest = {**known, **_NO_STRUCTURE}
+    return Certain(record) if is_certain(structured) and _PLAIN.issuperset(map(type, rest.values())) else record
 
 
 def _actor(facts: DecisionFacts) -> dict[str, Any]:
@@ -214,11 +215,14 @@ def _severity(code: str) -> int:
 
 def _ours(known: Mapping[str, Any]) -> dict[str, Any]:
     """Return the facts that OCSF has no place for."""
-    ours = {name: value for name in _OURS if (value := known.get(name)) is not None and value != ""}
-    for name in _STRUCTURED:
-        if value := known.get(name):
-            ours[name] = _marks(value) if name in _MARKS else _plain(value)
+    ours = {name: value for name in _OURS if (value := known.get(name))}
+    if known.get("attested_at") == 0:
+        ours["attested_at"] = 0
     return ours
+
+
+def _structured(name: str, value: Any) -> Any:
+    return _marks(value) if name in _MARKS else _plain(value)
 
 
 def _marks(marks: Sequence[Mark]) -> list[dict[str, Any]]:

@@ -7,7 +7,9 @@ finds the record, and the record says who calls and from which device.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from itertools import repeat
+from operator import call, length_hint
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from countersign.errors import CountersignError, Denied
 from countersign.wire import chain, signed
@@ -51,8 +53,7 @@ class InstanceView:
     record: Any = field(default=None, repr=False)
 
 
-@dataclass(frozen=True)
-class LegT:
+class LegT(NamedTuple):
     """What the verifier of one endpoint knows. ``audience`` is the endpoint's full URL; times are in whole seconds.
 
     ``roots`` gives the trust bundle of a trust domain, empty for an unknown one (and the empty one). ``instance`` gives
@@ -304,15 +305,13 @@ async def verify_leg_t(message: Message, leg: LegT, *, steps: Iterable[Step[LegT
     exam = LegTExam(message, leg)
     usual = steps is LEG_T_STEPS
     sequence = LEG_T_STEPS if usual else tuple(steps)
-    done = 0
+    checks = iter(_CHECKS if usual else tuple(step.check for step in sequence))
     try:
-        for check in _CHECKS if usual else [step.check for step in sequence]:
-            waiting = check(exam)
+        for waiting in map(call, checks, repeat(exam)):
             if waiting is not None:
                 await waiting
-            done += 1
     except CountersignError as error:
-        number = sequence[done].number
+        number = sequence[-1 - length_hint(checks)].number
         jkt = _jkt_if_known(exam) if number >= _CHAIN_STEP else None
         vars(error).update(jkt=jkt, audited=number > _SIGNATURE_STEP)
         raise

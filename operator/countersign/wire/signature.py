@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 __all__ = [
     "LABEL",
     "NONCE",
-    "PARAMETERS",
     "TAG",
     "content_digest",
     "covered_components",
@@ -28,8 +27,6 @@ __all__ = [
 
 LABEL: Final = "wimse"
 TAG: Final = "wimse-workload-to-workload"
-PARAMETERS: Final = ("created", "expires", "nonce", "tag", "wimse-aud")
-"""All parameters of a signature, in their order (wire.md 3.1.2)."""
 NONCE: Final = re.compile(r"[A-Za-z0-9_-]{22,256}")
 
 _SECONDS: Final = 30

@@ -11,7 +11,10 @@ from typing import Final, NamedTuple
 
 from countersign.errors import Denied
 
-__all__ = ["InputMember", "SignatureMember", "read_signature", "read_signature_input"]
+__all__ = ["PARAMETERS", "InputMember", "SignatureMember", "read_signature", "read_signature_input"]
+
+PARAMETERS: Final = ("created", "expires", "nonce", "tag", "wimse-aud")
+"""All parameters of a signature, in their order (wire.md 3.1.2)."""
 
 _KEY: Final = r"[a-z*][a-z0-9_.*-]*"
 _STRING: Final = r'"[ !#-\[\]-~]*"'  # printable ASCII without escapes
@@ -32,7 +35,6 @@ _USUAL_INPUT: Final = re.compile(
     r';nonce=("[A-Za-z0-9_-]{22,256}");tag=("[ !#-\[\]-~]*");wimse-aud=("[ !#-\[\]-~]*"))'
 )
 """How nearly every signer writes the field: one pass instead of three, to the same end."""
-_USUAL_NAMES: Final = ("created", "expires", "nonce", "tag", "wimse-aud")
 _USUAL_SIGNATURE: Final = re.compile(r"(wimse)=(:[A-Za-z0-9+/]{86}==:)")
 
 
@@ -43,6 +45,8 @@ class InputMember(NamedTuple):
     components: tuple[str, ...]
     parameters: tuple[tuple[str, str], ...]
     text: str
+    usual: bool = False
+    """Whether it is written as nearly every signer does: then each parameter is there, in order and of its form."""
 
 
 class SignatureMember(NamedTuple):
@@ -57,9 +61,8 @@ def read_signature_input(value: str) -> tuple[InputMember, ...]:
     usual = _USUAL_INPUT.fullmatch(value)
     if usual is not None:
         label, text, components, *values = usual.groups()
-        return (
-            InputMember(label, tuple(components.split('" "')), tuple(zip(_USUAL_NAMES, values, strict=True)), text),
-        )
+        parameters = tuple(zip(PARAMETERS, values, strict=True))
+        return (InputMember(label, tuple(components.split('" "')), parameters, text, usual=True),)
     return _input_by_grammar(value)
 
 

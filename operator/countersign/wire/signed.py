@@ -19,13 +19,18 @@ from countersign.wire.message import Message
 from countersign.wire.signature import (
     LABEL,
     NONCE,
-    PARAMETERS,
     TAG,
     content_digest,
     covered_components,
     signature_base,
 )
-from countersign.wire.signature_fields import InputMember, SignatureMember, read_signature, read_signature_input
+from countersign.wire.signature_fields import (
+    PARAMETERS,
+    InputMember,
+    SignatureMember,
+    read_signature,
+    read_signature_input,
+)
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -78,7 +83,17 @@ class SignedExam:
     @lazy
     def inputs(self) -> tuple[InputMember, ...]:
         """The members of ``Signature-Input``."""
-        return read_signature_input(self._field("signature-input"))
+        members = read_signature_input(self._field("signature-input"))
+        if members[0].usual:
+            created, expires, nonce, tag, audience = [text for _, text in members[0].parameters]
+            self.__dict__.update(
+                created=int(created),
+                expires=int(expires),
+                nonce=nonce[1:-1],
+                tag=tag[1:-1],
+                signed_audience=audience[1:-1],
+            )
+        return members
 
     @lazy
     def signatures(self) -> tuple[SignatureMember, ...]:
@@ -201,7 +216,7 @@ def check_label(exam: SignedExam) -> None:
 
 def check_parameters(exam: SignedExam) -> None:
     """Check that every parameter is there once and in order; no key or algorithm is the message's to name (3.1.2)."""
-    if tuple([name for name, _ in exam.inputs[0].parameters]) != PARAMETERS:
+    if not exam.inputs[0].usual and tuple([name for name, _ in exam.inputs[0].parameters]) != PARAMETERS:
         raise Denied("proof.parameters", f"exactly {' '.join(PARAMETERS)}")
 
 

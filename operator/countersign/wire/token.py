@@ -5,9 +5,8 @@ Here it is made; ``token_exam`` reads it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
@@ -33,8 +32,7 @@ ALG: Final = "ES256"
 TYPE: Final = "at+jwt"
 
 
-@dataclass(frozen=True)
-class TokenClaims:
+class TokenClaims(NamedTuple):
     """What a token says. ``public_key`` is the key that signed leg T; ``args`` and ``policy`` are digests; times in seconds.
 
     ``jwk`` and ``jkt`` are ``public_key`` written down, for who has done that before.
