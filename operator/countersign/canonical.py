@@ -53,6 +53,8 @@ def is_certain(value: Any) -> bool:
     """Tell whether both write the same: exact types only, no float, and names in ASCII, which both sort alike."""
     if type(value) in _SCALARS:
         return True
+    if type(value) is dict and _SCALARS.issuperset(map(type, value.values())):
+        return _plain_names(value)
     pending = [value]
     for _ in range(_CONTAINERS_MAX):
         container = pending.pop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -11,7 +12,7 @@ import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import structlog
 import typer
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Ports", "command", "serve"]
 
+_SETTLE_SECONDS: Final = 1.0
 _log = structlog.get_logger("countersign.webhook")
 
 
@@ -173,7 +175,7 @@ async def serve(context: WebhookContext, stop: asyncio.Event, place: Place | Non
         context.keys.refresh()
     ports = Ports(context, place)
     async with contextlib.AsyncExitStack() as stack:
-        works = [follow([*ports.files, context.keys]), context.notices.run(), context.book.run()]
+        works = [follow([*ports.files, context.keys]), context.notices.run(), context.book.run(), _settle(context)]
         if context.heads is not None:
             works.append(context.heads.run())
         for work in works:
@@ -186,6 +188,14 @@ async def serve(context: WebhookContext, stop: asyncio.Event, place: Place | Non
         _log.info("stopping", drain_seconds=context.settings.drain_seconds)
         await asyncio.sleep(context.settings.drain_seconds)
     _log.info("stopped")
+
+
+async def _settle(context: WebhookContext) -> None:
+    """Once all is there, leave it out of the collection of cycles: thousands of rules take it a while, and everything else waits."""
+    while context.faults():  # noqa: ASYNC110 - nobody tells when the last of it is there
+        await asyncio.sleep(_SETTLE_SECONDS)
+    gc.collect()
+    gc.freeze()
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

@@ -73,24 +73,26 @@ class DecisionFacts(TypedDict, total=False):
     recorded_arguments: Mapping[str, Any]
 
 
-_OURS: Final = (
-    "leg",
-    "pep",
-    "proof",
-    "args",
-    "call_digest",
-    "key_tier",
-    "jkt",
-    "assurance",
-    "attested_at",
-    "task",
-    "purpose",
-    "rule_set",
-    "policy",
-    "rule",
-    "reason",
-    "approval",
-    "jti",
+_OURS: Final = frozenset(
+    {
+        "leg",
+        "pep",
+        "proof",
+        "args",
+        "call_digest",
+        "key_tier",
+        "jkt",
+        "assurance",
+        "attested_at",
+        "task",
+        "purpose",
+        "rule_set",
+        "policy",
+        "rule",
+        "reason",
+        "approval",
+        "jti",
+    }
 )
 _DEVICE: Final = (("uid", "device_uid"), ("name", "device_name"))
 _STRUCTURED: Final = ("settled", "audited", "actors", "recorded_arguments")
@@ -215,7 +217,7 @@ def _severity(code: str) -> int:
 
 def _ours(known: Mapping[str, Any]) -> dict[str, Any]:
     """Return the facts that OCSF has no place for."""
-    ours = {name: value for name in _OURS if (value := known.get(name))}
+    ours = {name: value for name in _OURS & known.keys() if (value := known[name])}
     if known.get("attested_at") == 0:
         ours["attested_at"] = 0
     return ours
