@@ -68,12 +68,12 @@ class Exchange:
             return False
         cycle.response_started = cycle.response_complete = True
         cycle.waiting_for_100_continue = False
+        told = any(name == b"connection" for name, _ in headers)  # what we say of it is always that it ends
+        cycle.keep_alive = cycle.keep_alive and not told
         parts = [STATUS_LINE[status]]
         for name, value in (*cycle.default_headers, *headers):
             parts += (name, b": ", value, b"\r\n")
-            if name == b"connection":
-                cycle.keep_alive = False
-        if not cycle.keep_alive:
+        if not cycle.keep_alive and not told:
             parts.append(b"connection: close\r\n")
         cycle.transport.write(b"".join([*parts, b"\r\n", body]))
         cycle.message_event.set()
