@@ -121,13 +121,32 @@ async def test_what_the_cluster_says_of_the_holder_is_never_kept(changes: dict[s
     assert await issuer.refusal() == code
 
 
-async def test_a_chain_known_ends_with_its_first_certificate() -> None:
+def known(issuer: Issuer, leaf: x509.Certificate | None = None) -> bool:
+    """Whether the chain would not be verified again."""
+    header = chain_header([leaf or issuer.leaf])
+    found = issuer.chains and issuer.chains.find(header, lambda _domain: issuer.roots, now=issuer.seconds, skew=5)
+    return found is not None
+
+
+@pytest.mark.parametrize(("seconds", "good"), [(0, True), (59, True), (60, False), (-5, True), (-6, False)])
+async def test_a_chain_is_known_for_a_minute(seconds: int, good: bool) -> None:  # noqa: FBT001
     issuer = Issuer(ChainCache())
     await issuer.ask()
-    last = issuer.leaf.not_valid_after_utc
 
+    issuer.now += timedelta(seconds=seconds)
+
+    assert known(issuer) is good
+    await issuer.ask()
+    assert known(issuer)
+
+
+async def test_a_chain_known_ends_with_its_first_certificate() -> None:
+    issuer = Issuer(ChainCache())
+    last = issuer.leaf.not_valid_after_utc
     issuer.now = last - timedelta(seconds=1)
     await issuer.ask()
+    assert known(issuer)
+
     issuer.now = last
 
     assert await issuer.refusal() in ("cert.expired", "cert.chain")  # the root of this CA ends with its leaves
@@ -138,6 +157,7 @@ async def test_a_leaf_that_ends_before_its_root_is_expired() -> None:
     issuer = Issuer(ChainCache())
     issuer.ca.start -= HOUR
     leaf = issuer.ca.leaf(issuer.key.public_key)
+    issuer.now = leaf.not_valid_after_utc - timedelta(seconds=1)
     await issuer.ask(leaf=leaf)
     issuer.now = leaf.not_valid_after_utc
 
@@ -146,8 +166,9 @@ async def test_a_leaf_that_ends_before_its_root_is_expired() -> None:
 
 async def test_a_clock_set_back_finds_no_chain_from_the_future() -> None:
     issuer = Issuer(ChainCache())
+    issuer.now = issuer.leaf.not_valid_before_utc
     await issuer.ask()
-    issuer.now = issuer.leaf.not_valid_before_utc - timedelta(seconds=6)
+    issuer.now -= timedelta(seconds=6)
 
     assert await issuer.refusal() in ("cert.expired", "cert.chain")
 
@@ -170,13 +191,7 @@ async def test_no_more_chains_are_kept_than_there_is_place_for() -> None:
     for leaf in (leaves[0], leaves[1], leaves[0], leaves[2]):
         await issuer.ask(leaf=leaf)
 
-    def known(leaf: x509.Certificate) -> bool:
-        found = issuer.chains and issuer.chains.find(
-            chain_header([leaf]), lambda _domain: issuer.roots, now=issuer.seconds, skew=5
-        )
-        return found is not None
-
-    assert [known(leaf) for leaf in leaves] == [True, False, True]
+    assert [known(issuer, leaf) for leaf in leaves] == [True, False, True]
 
 
 @pytest.mark.parametrize("code", ["instance.revoked", "proof.signature"])

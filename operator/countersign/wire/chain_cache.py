@@ -1,4 +1,4 @@
-"""Chains that were verified before (wire.md 3.2): a certificate says for an hour what it said the first time.
+"""Chains that were verified a moment ago (wire.md 3.2): a certificate says now what it said then.
 
 Only what cannot change is kept: names, key, and the time in which every certificate up to the root is valid. Whether that
 time is now and whether the trust bundle is still the one is asked at each use; what the cluster says of the key's holder
@@ -21,16 +21,18 @@ if TYPE_CHECKING:
 __all__ = ["ChainCache", "KnownChain"]
 
 _MOST: Final = 8192
+_SECONDS: Final = 60
 
 
 @dataclass(frozen=True)
 class KnownChain:
-    """What a chain that passed steps 9 says. ``begins`` and ``ends`` are of all its certificates, root included.
+    """What a chain that passed step 9 at ``verified`` says. ``begins`` and ``ends`` are of all its certificates, root included.
 
     ``roots`` is the trust bundle of ``trust_domain`` under which it was verified; ``names`` are the leaf's URI names, ``jwk``
     is its ``key`` as RFC 7518 has it, ``jkt`` the thumbprint.
     """
 
+    verified: int
     trust_domain: str
     roots: Sequence[x509.Certificate] = field(repr=False)
     begins: float
@@ -55,12 +57,14 @@ class ChainCache:
     def find(
         self, header: str, roots: Callable[[str], Sequence[x509.Certificate]], *, now: int, skew: int
     ) -> KnownChain | None:
-        """Return the chain if each of its certificates is valid now, under the roots of now; else it has to be verified."""
+        """Return the chain if it was verified less than 60 s ago, is valid now, and under the roots of now; else it has to be verified."""
         digest = _digest(header)
         known = self._known.get(digest)
         if known is None:
             return None
-        if now >= known.ends or known.begins > now + skew or not _same(known.roots, roots(known.trust_domain)):
+        fresh = known.verified - skew <= now < known.verified + _SECONDS
+        valid = known.begins - skew <= now < known.ends
+        if not fresh or not valid or not _same(known.roots, roots(known.trust_domain)):
             del self._known[digest]
             return None
         self._known.move_to_end(digest)

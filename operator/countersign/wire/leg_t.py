@@ -287,7 +287,7 @@ def _keep(exam: LegTExam) -> None:
     domain = chain.trust_domain_of(exam.chain[0])
     begins, ends = chain.life_of(exam.path)
     known = KnownChain(
-        domain, exam.leg.roots(domain), begins, ends, tuple(exam.names), exam.signing_key, exam.jwk, exam.jkt
+        exam.now, domain, exam.leg.roots(domain), begins, ends, tuple(exam.names), exam.signing_key, exam.jwk, exam.jkt
     )
     exam.leg.chains.keep(header, known)
 
