@@ -24,6 +24,8 @@ MAX_NUMBER: Final = 64
 """Characters of a number's text."""
 
 _LARGEST: Final = 2**53 - 1
+_ALWAYS_WHOLE: Final = 16
+"""Fewer digits than that are never more than the largest."""
 _BOMS: Final = (b"\xef\xbb\xbf", b"\xfe\xff", b"\xff\xfe", b"\x00\x00\xfe\xff")
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
 _COLON: Final = re.compile(r"[ \t\n\r]*:[ \t\n\r]*")
@@ -256,13 +258,15 @@ def _number(text: str, at: int) -> int | float:
 
 
 def _number_or_fault(text: str) -> int | float:
+    if len(text) < _ALWAYS_WHOLE and text.isascii() and text.isdigit():
+        return int(text)
     if not text.isascii():
         raise _fault("syntax", 0)
     return _number(text, 0)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({name.casefold() for name, _ in pairs}) < len(pairs):
+    if len(pairs) > 1 and len({name.casefold() for name, _ in pairs}) < len(pairs):
         raise _fault("duplicate", 0)
     return dict(pairs)
 

@@ -81,10 +81,12 @@ class TokenClaims(NamedTuple):
             "key_tier": self.key_tier,
             "assurance": self.assurance,
             "attested_at": self.attested_at,
-            "task": self.task,
-            "purpose": self.purpose,
             "policy": self.policy,
         }
+        if self.task is not None:
+            facts["task"] = self.task
+        if self.purpose is not None:
+            facts["purpose"] = self.purpose
         jwk = self.jwk or jwk_of(self.public_key)
         return {
             "iss": self.iss,
@@ -98,7 +100,7 @@ class TokenClaims(NamedTuple):
             "cnf": {"jwk": {**jwk, "alg": ALG}, "jkt": self.jkt or thumbprint_of(jwk)},
             "act": {"sub": self.client_id},
             "authorization_details": [self.details],
-            "countersign": {name: value for name, value in facts.items() if value is not None},
+            "countersign": facts,
         }
 
 
