@@ -32,7 +32,11 @@ class Gathering(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         """Connect."""
-        return _Stream(await self._inner.connect_tcp(host, port, timeout, local_address, socket_options))
+        return _Stream(
+            await self._inner.connect_tcp(
+                host, port, timeout=timeout, local_address=local_address, socket_options=socket_options
+            )
+        )
 
     async def connect_unix_socket(
         self,
@@ -41,7 +45,7 @@ class Gathering(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         """Connect."""
-        return _Stream(await self._inner.connect_unix_socket(path, timeout, socket_options))
+        return _Stream(await self._inner.connect_unix_socket(path, timeout=timeout, socket_options=socket_options))
 
     async def sleep(self, seconds: float) -> None:
         """Wait, before another try to connect."""
@@ -76,7 +80,7 @@ class _Stream(httpcore.AsyncNetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
     ) -> httpcore.AsyncNetworkStream:
-        return _Stream(await self._inner.start_tls(ssl_context, server_hostname, timeout))
+        return _Stream(await self._inner.start_tls(ssl_context, server_hostname=server_hostname, timeout=timeout))
 
     def get_extra_info(self, info: str) -> Any:
         return self._inner.get_extra_info(info)
