@@ -10,10 +10,14 @@ from typing import Any
 
 import jsonschema
 import pytest
+import rfc8785
 from audit.test_log import NOW, record
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from countersign.audit import DecisionFacts, decision_record, new_decision_id
-from countersign.audit.record import head_record, open_record
+from countersign.audit.chain import encode
+from countersign.audit.record import Certain, head_record, open_record
 from countersign.errors import CODES
 
 OCSF = json.loads((Path(__file__).parents[1] / "data" / "audit" / "ocsf-api-activity.schema.json").read_text())
@@ -147,3 +151,53 @@ def test_the_schema_misses_each_required_field(name: str) -> None:
     found: dict[str, Any] = record()
     del found[name]
     assert not VALID.is_valid(found)
+
+
+_WORDS = st.sampled_from(["", "x", "é", "\u2028", "\x01"])
+_ODD = st.none() | st.booleans() | st.integers(-(2**54), 2**54) | st.floats() | _WORDS | st.just(NOW)
+_VALUES = st.recursive(_ODD, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(_WORDS, inner, max_size=2))
+_FACTS = [
+    "access",
+    "tool",
+    "agent",
+    "device_uid",
+    "attested_at",
+    "policy",
+    "reason",
+    "recorded_arguments",
+    "actors",
+    "approval",
+]
+
+
+@given(st.dictionaries(st.sampled_from(_FACTS), _VALUES, max_size=4), st.booleans())
+@example({"attested_at": 0}, False)
+def test_a_line_has_the_rfcs_bytes_whatever_the_facts_are(facts: dict[str, Any], marked: bool) -> None:  # noqa: FBT001
+    marks = [{"policy": "ToolPolicy b/c", "rule": None, "effect": "Deny"}] if marked else []
+    base = {
+        "decision": "d",
+        "now": NOW,
+        "code": "policy.denied",
+        "allowed": False,
+        "leg": "T",
+        "operation": "o",
+        "service": "",
+    }
+    made = decision_record(**base, settled=marks, **facts)  # type: ignore[typeddict-item]
+    chain = {"log": "l", "seq": 3, "prev": "p"}
+    ours = {**made["unmapped"]["countersign"], "chain": chain}
+    try:
+        wanted: Any = rfc8785.dumps({**made, "unmapped": {"countersign": ours}})
+    except Exception as error:  # noqa: BLE001 - which one it is, is what is compared
+        wanted = type(error)
+
+    try:
+        line: Any = encode(made, **chain)
+    except Exception as error:  # noqa: BLE001 - as above
+        line = type(error)
+
+    assert line == wanted
+
+
+def test_the_record_of_a_call_is_certain() -> None:
+    assert type(record()) is Certain

@@ -23,6 +23,8 @@ NODE = f"system:serviceaccount:{SYSTEM}:countersign-node"
 COLLECTOR = "system:serviceaccount:kube-system:generic-garbage-collector"
 # May write everything of ours, has neither of the two verbs.
 WRITER, APPROVER, LOWERER = "chart-test-writer", "chart-test-approver", "chart-test-lowerer"
+# `kubectl patch` reads first what it patches, which the authority itself need not do.
+READER = "chart-test-reader"
 MADE = "AgentInstance objects are made by Countersign"
 
 
@@ -34,13 +36,13 @@ def people(installed: Plane) -> Iterator[None]:
         WRITER: [{"apiGroups": ["countersign.dev"], "resources": ["*"], "verbs": verbs}],
         APPROVER: [{"apiGroups": ["countersign.dev"], "resources": ["devices"], "verbs": ["approve"]}],
         LOWERER: [{"apiGroups": ["countersign.dev"], "resources": ["toolservers"], "verbs": ["lower"]}],
+        READER: [{"apiGroups": ["countersign.dev"], "resources": ["devices/status"], "verbs": ["get"]}],
     }
     objects: list[dict[str, Any]] = []
     for name, rules in roles.items():
         head = {"apiVersion": f"{rbac}/v1", "metadata": {"name": name}}
-        also = [] if name == WRITER else [{"apiGroup": rbac, "kind": "User", "name": name}]
-        users = [WRITER, APPROVER, LOWERER, MDM, NODE] if name == WRITER else []
-        subjects = also or [{"apiGroup": rbac, "kind": "User", "name": user} for user in users]
+        users = {WRITER: [WRITER, APPROVER, LOWERER, MDM, NODE], READER: [AUTHORITY]}.get(name, [name])
+        subjects = [{"apiGroup": rbac, "kind": "User", "name": user} for user in users]
         objects.append({**head, "kind": "ClusterRole", "rules": rules})
         ref = {"apiGroup": rbac, "kind": "ClusterRole", "name": name}
         objects.append({**head, "kind": "ClusterRoleBinding", "roleRef": ref, "subjects": subjects})

@@ -86,6 +86,7 @@ REPLAY = "replay.url=redis://valkey.store.svc"
     [
         (("authority.replicas=2",), "orders and issued certificates are in SQLite"),
         (("webhook.replicas=2",), "set replay.url"),
+        (("webhook.workers=2",), "webhook.workers: more than one needs a replay store"),
         (("webhook.replicas=2", REPLAY, "webhook.storage.existingClaim=ours"), "a claim is for one replica"),
         (("certificates.source=ExistingSecret",), "certificates.existingSecret.webhook"),
         (

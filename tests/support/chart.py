@@ -123,7 +123,7 @@ VALUE_SETS: dict[str, tuple[str, ...]] = {
         "webhook.storage.type=EmptyDir",
         "replay.url=redis://valkey.store.svc",
     ),
-    "one that shares its store": ("replay.url=redis://valkey.store.svc:6379",),
+    "one that shares its store": ("replay.url=redis://valkey.store.svc:6379", "webhook.workers=4"),
     "with the nodes' chips": (
         "node.enabled=true",
         "node.slots=8",

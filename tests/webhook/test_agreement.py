@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,7 @@ def test_the_front_door_agrees(case: Case) -> None:
             audience=server.audience if server is not None else "https://nowhere.example.com",
         ),
     )
-    facts = Facts({}, caller.agent, caller.instance, caller.device, "uid", evidence_expired=False)
+    facts = Facts({}, caller.agent, caller.instance, caller.device, "uid", evidence_limit=timedelta(days=365))
     verdict = judge(
         request,
         facts,

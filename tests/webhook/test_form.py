@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from support.world import AUDIENCE, ISSUER, details, form
+
+from countersign.errors import Invalid
+from countersign_webhook.decide.form import _pairs
 
 if TYPE_CHECKING:
     from support.world import World
@@ -137,3 +144,30 @@ async def test_a_field_that_comes_twice_is_refused(world: World) -> None:
     answer = await world.send(type(message)(message.method, message.target, headers, message.body))
 
     assert (answer.status_code, answer.json()["code"]) == (400, "parse.duplicate_header")
+
+
+_ESCAPED = re.compile(rb"(?:[!\"#$'()*+,\-./0-9:;<>?@A-Z\[\\\]^_`a-z{|}~]+|%[0-9A-Fa-f]{2})*")
+"""The grammar of a value as the page has it."""
+
+
+@given(
+    st.lists(
+        st.sampled_from([*(bytes([byte]) for byte in range(256)), b"%41", b"%0a", b"%3D", b"%e2%82%ac", b"%4"])
+    ).map(b"".join)
+)
+@example(bytes(range(0x21, 0x7F)))
+@example(b"".join(b"%%%02x" % byte for byte in range(256)))
+def test_a_value_is_refused_or_decoded_as_its_grammar_says(value: bytes) -> None:
+    body = b"subject_token=" + value
+    try:
+        wanted = unquote_to_bytes(value.replace(b"+", b" ")).decode() if _ESCAPED.fullmatch(value) else None
+    except UnicodeDecodeError:
+        wanted = None
+
+    try:
+        found = _pairs(body).get("subject_token")
+    except Invalid:
+        found = None
+
+    if b"&" not in value:
+        assert found == wanted

@@ -391,3 +391,52 @@ async def test_readiness_goes_first_and_health_last(tmp_path: Path, ca: LocalCA)
     missing = ["a process that goes on: this one stops"]
     assert seen[-1] == {"ready": False, "missing": missing}
     assert world.context.stopping.is_set()
+
+
+# An answer that is written in whole
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "OPTIONS"])
+async def test_an_answer_says_once_that_the_connection_ends(
+    served: tuple[World, Ports], ca: LocalCA, method: str
+) -> None:
+    _, ports = served
+    for more in ("", "connection: keep-alive\r\n"):
+        head = f"{method} /token HTTP/1.1\r\nhost: x\r\n{more}\r\n".encode()
+        answer = (await talk(ports.calls, head, client_tls(ca))).lower()
+
+        assert status_of(answer) == 405
+        assert answer.count(b"\r\nconnection: close\r\n") == 1
+        assert (
+            answer.count(b"\r\nconnection:") == answer.count(b"\r\ndate:") == answer.count(b"\r\ncontent-length:") == 1
+        )
+        length = int(answer.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        assert len(answer.partition(b"\r\n\r\n")[2]) == length
+
+
+async def test_an_answer_to_head_has_no_body(served: tuple[World, Ports], ca: LocalCA) -> None:
+    _, ports = served
+
+    answer = await talk(ports.calls, request("HEAD", "/token"), client_tls(ca))
+
+    assert status_of(answer) == 405
+    assert answer.endswith(b"\r\n\r\n")
+
+
+async def test_requests_that_come_together_are_answered_in_their_order(
+    served: tuple[World, Ports], ca: LocalCA
+) -> None:
+    world, ports = served
+    messages = [await world.signed(body=form()) for _ in range(3)]
+    sent = b""
+    for message in messages:
+        fields = [f"{name}: {value}" for name, value in message.headers if name not in ("host", "content-length")]
+        lines = ["POST /token HTTP/1.1", "host: x", *fields, f"content-length: {len(message.body)}", "", ""]
+        sent += "\r\n".join(lines).encode() + message.body
+    sent += request("GET", "/.well-known/jwks.json")
+
+    answer = await talk(ports.calls, sent, client_tls(ca))
+
+    assert answer.count(b"HTTP/1.1 200 OK\r\n") == 4
+    assert answer.count(b'"access_token":') == 3
+    assert b'"keys"' in answer.rpartition(b"\r\n\r\n")[2]

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from countersign.errors import Invalid
 from countersign.wire import ONCE_FIELDS, Message, travels
+from countersign.wire.message import _one_by_one
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def refused(
@@ -92,3 +100,32 @@ def test_d3_a_field_that_no_signature_covers_does_not_travel(name: str) -> None:
 )
 def test_what_does_not_travel(name: str) -> None:
     assert not travels(name)
+
+
+_NAMES = [
+    b"host",
+    b"accept",
+    b"content-type",
+    b"Content-Type",
+    b"content-encoding",
+    b"countersign-chain",
+    b"x-a",
+    b"mcp-a",
+    b"a b",
+    b"",
+]
+_VALUES = [b"", b" x\t", b"x y", b"a\tb", b"caf\xe9", b"a\nb", b"\x7f", b"\x00"]
+
+
+@given(st.lists(st.tuples(st.sampled_from(_NAMES), st.sampled_from(_VALUES)), max_size=6))
+def test_well_known_fields_are_read_as_each_one_is(headers: list[tuple[bytes, bytes]]) -> None:
+    def answer(read: Callable[[], object]) -> object:
+        try:
+            return read()
+        except Invalid as fault:
+            return fault.code
+
+    wanted = answer(lambda: _one_by_one([*headers]))
+    assert answer(lambda: Message.build("POST", "/", headers, b"").headers) == wanted
+    if isinstance(wanted, tuple):
+        assert Message.build("POST", "/", headers, b"").fields == dict(reversed(wanted))

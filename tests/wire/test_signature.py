@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from support.signed_vectors import Case, VectorKey, cases, with_session
 from support.wire_vectors import load
@@ -23,9 +23,10 @@ from countersign.wire import (
     es256_verifies,
     read_jwk,
     sign_request,
+    signature_fields,
     verify_leg_t,
 )
-from countersign.wire.signature import component_values, signature_base
+from countersign.wire.signature import signature_base
 from countersign.wire.signature_fields import read_signature, read_signature_input
 
 GOOD = [case for leg in "TC" for case in cases(leg) if case.code is None]
@@ -70,9 +71,10 @@ def test_the_vectors_signatures_verify_under_their_keys(case: Case) -> None:
 def test_the_rfcs_ecdsa_examples_verify(example: dict[str, Any]) -> None:
     base = example["signature_base"].encode()
     lines = [line.partition('": ') for line in example["signature_base"].split("\n")]
-    values = [(name.lstrip('"'), value) for name, _, value in lines[:-1]]
+    values = tuple((name.lstrip('"'), value) for name, _, value in lines[:-1])
+    message = Message(dict(values).get("@method", ""), "", values, b"")
 
-    assert signature_base(values, lines[-1][2]) == base
+    assert signature_base(message, dict(values), lines[-1][2]) == base
     assert es256_verifies(read_jwk(example["jwk"]), base64.b64decode(example["signature"]), base)
 
 
@@ -84,7 +86,7 @@ def test_the_rfcs_request_example_gives_its_base() -> None:
     names = ("date", "@method", "content-type", "content-length")
     params = example["signature_base"].rpartition('"@signature-params": ')[2]
 
-    ours = signature_base(component_values(message, names), params).decode().split("\n")
+    ours = signature_base(message, names, params).decode().split("\n")
 
     expected = example["signature_base"].split("\n")
     assert ours == [line for line in expected if not line.startswith(('"@path', '"@authority'))]
@@ -222,3 +224,54 @@ def test_the_cases_left_out_are_those_of_sessions_alone() -> None:
         "session_of_other_leaf",
         "session_expired",
     }
+
+
+_NAMES = st.sampled_from(["created", "expires", "nonce", "tag", "wimse-aud", "alg", "keyid"])
+_WRITTEN = st.sampled_from(
+    [
+        "1795521600",
+        "0",
+        "007",
+        "-1",
+        "1.5",
+        '"AAAAAAAAAAAAAAAAAAAAAA"',
+        '"short"',
+        '"a b"',
+        '""',
+        "?1",
+        ":YQ==:",
+        '"https://a/b"',
+    ]
+)
+_COMPONENTS = st.lists(st.sampled_from(['"@method"', '"mcp-param-x"', '"a b"', '" "', '""', '"A"']), max_size=4)
+_USUAL = 'wimse=("@method" "content-digest");created=1;expires=31;nonce="AAAAAAAAAAAAAAAAAAAAAA";tag="t";wimse-aud="https://a/b"'
+
+
+def answer_of(read: Any, value: str) -> Any:
+    try:
+        return read(value)
+    except Denied as refused:
+        return refused.code
+
+
+@given(_COMPONENTS, st.lists(st.tuples(_NAMES, _WRITTEN), max_size=6), st.sampled_from(["wimse", "sig1"]))
+@example(['"@method"'], [], "wimse")
+def test_the_usual_way_to_write_an_input_is_read_as_its_grammar_says(
+    components: list[str], parameters: list[tuple[str, str]], label: str
+) -> None:
+    written = "".join(f";{name}={value}" for name, value in parameters)
+    for value in (f"{label}=({' '.join(components)}){written}", _USUAL, _USUAL + written):
+        found = answer_of(read_signature_input, value)
+        if not isinstance(found, str):
+            found = tuple(member._replace(usual=False) for member in found)
+        assert found == answer_of(signature_fields._input_by_grammar, value)
+
+
+@given(st.from_regex(r"\A(wimse|sig1)=:[A-Za-z0-9+/]{85,87}={0,2}:;?\Z") | st.text(max_size=20))
+def test_the_usual_way_to_write_a_signature_is_read_as_its_grammar_says(value: str) -> None:
+    assert answer_of(read_signature, value) == answer_of(signature_fields._signature_by_grammar, value)
+
+
+def test_what_signers_write_is_the_usual_way() -> None:
+    assert signature_fields._USUAL_INPUT.fullmatch(_USUAL)
+    assert signature_fields._USUAL_SIGNATURE.fullmatch(f"wimse=:{'A' * 86}==:")

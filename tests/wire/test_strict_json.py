@@ -14,7 +14,7 @@ from support.wire_vectors import body_of, cases
 
 from countersign.errors import Invalid
 from countersign.wire import canonical, digest_of, parse_json, parse_value
-from countersign.wire.strict_json import _Reader
+from countersign.wire.strict_json import _UNSURE, _quickly, _Reader
 
 
 def code_of(data: bytes, **limits: int) -> str:
@@ -248,3 +248,90 @@ def test_what_is_accepted_means_the_same_to_the_standard_library(data: bytes) ->
     else:
         assert value == json.loads(data)
         assert parse_value(canonical(value)) == value
+
+
+_PIECES = st.sampled_from(
+    [
+        *(
+            '{"',
+            '":',
+            '"',
+            ",",
+            "{",
+            "}",
+            "[",
+            "]",
+            " ",
+            "\n",
+            "null",
+            "true",
+            "-",
+            "0",
+            "1",
+            "10",
+            "1.5",
+            "1.0",
+            "-0",
+            "1e3",
+        ),
+        *(
+            "NaN",
+            "Infinity",
+            "-Infinity",
+            "a",
+            "A",
+            "\u017f",
+            "s",
+            "S",
+            "\u0661",
+            "\ufeff",
+            "\t",
+            "\x00",
+            "\x7f",
+            "\\",
+            "\\n",
+        ),
+        *(
+            "9007199254740993",
+            "0.30000000000000001",
+            "1" * 65,
+            "01",
+            "1.",
+            ".5",
+            "+1",
+            "{}",
+            "[]",
+            '"a":1',
+            '"A":1',
+            '{"a":1}',
+        ),
+    ]
+)
+
+
+@given(_OBJECTS.map(lambda value: json.dumps(value, ensure_ascii=False)) | st.lists(_PIECES, max_size=12).map("".join))
+def test_what_is_read_quickly_is_what_the_reader_reads(text: str) -> None:
+    found = _quickly(text)
+    if found is _UNSURE:
+        return
+
+    value, at = _Reader(text).value(len(text) - len(text.lstrip(" \t\n\r")), 32)
+
+    assert text[at:].strip(" \t\n\r") == ""
+    assert (value, repr(value)) == (found, repr(found))
+
+
+@pytest.mark.parametrize("case", cases("arguments", accept=False))
+def test_nothing_that_is_refused_is_read_quickly(case: dict[str, Any]) -> None:
+    try:
+        text = body_of(case).decode()
+    except UnicodeDecodeError:
+        return
+    found = _quickly(text)
+    assert found is _UNSURE or not isinstance(found, dict) or text.startswith("\ufeff") or case["code"] == "parse.size"
+
+
+def test_most_texts_are_read_quickly() -> None:
+    assert (
+        _quickly('[{"type":"countersign_call","arguments":{"charge":"ch_1","amount":1200,"share":0.5}}]') is not _UNSURE
+    )

@@ -30,7 +30,7 @@ from countersign.kube import (
 from countersign.kube.injection import InjectionSettings
 from countersign.kube.slim import head_only
 from countersign.replaystore import RedisCommands
-from countersign.wire import MemoryReplayCache, Nonces, SharedReplayCache
+from countersign.wire import ChainCache, MemoryReplayCache, Nonces, SharedReplayCache
 from countersign.wire.limit import RateLimit
 from countersign_webhook.decide.facts import Registry
 from countersign_webhook.decide.notices import Notices
@@ -90,6 +90,7 @@ class WebhookContext:
     injection: InjectionSettings
     nonces: Nonces
     replay: ReplayCache
+    chains: ChainCache
     instance_rate: RateLimit
     address_rate: RateLimit
     pep_rate: RateLimit
@@ -135,6 +136,7 @@ class WebhookContext:
             ),
             nonces=Nonces(os.urandom(_NONCE_KEY_BYTES)),
             replay=MemoryReplayCache(epoch=int(clock.now().timestamp())),
+            chains=ChainCache(),
             instance_rate=RateLimit(clock, rate=limits.instance_rate, burst=limits.instance_burst),
             address_rate=RateLimit(clock, rate=limits.address_rate, burst=limits.address_burst),
             pep_rate=RateLimit(clock, rate=limits.pep_rate, burst=limits.pep_burst),

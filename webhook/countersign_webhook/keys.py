@@ -61,13 +61,14 @@ class TokenKeys:
         self._path = directory / "keys.json"
         self._mark: Mark | None = None
         self._keys: tuple[TokenKey, ...] = ()
+        self._latest: tuple[int, TokenKey] | None = None
 
     def refresh(self) -> bool:
         """Read the file if it changed. Raises OSError or ValueError and keeps what was read before."""
         found = mark([self._path])
         if found == self._mark:
             return False
-        self._keys = _parse(self._path.read_bytes())
+        self._keys, self._latest = _parse(self._path.read_bytes()), None
         self._mark = found
         return True
 
@@ -80,11 +81,15 @@ class TokenKeys:
             ``decide.unavailable`` if there is none.
 
         """
+        if self._latest is not None and self._latest[0] == now:
+            return self._latest[1]
         usable = [key for key in self._keys if key.use_from <= now < key.use_until]
         if not usable:
             other = f" now, by this clock; {COMPARE_CLOCKS}" if self._keys else ""
             raise Unavailable("decide.unavailable", f"no token key is usable{other}")
-        return max(usable, key=lambda key: (key.use_from, key.kid))
+        key = max(usable, key=lambda key: (key.use_from, key.kid))
+        self._latest = (now, key)
+        return key
 
     def jwks(self, now: int) -> dict[str, Any]:
         """Return the public keys: those to come, those in use, and those used less than ten minutes ago."""

@@ -57,6 +57,9 @@ class WebhookMetrics:
             ["what"],
             registry=self.registry,
         )
+        # What ``labels`` finds under a lock each time; there are no more than the labels' values.
+        self._counts: dict[tuple[str, str], Counter] = {}
+        self._times: dict[str, Histogram] = {}
         self.ready = Gauge("countersign_webhook_ready", "1 if ready, else 0.", registry=self.registry)
 
     def follow(self, ages: Mapping[str, Callable[[], float]], audit: AuditLog, certificate: Path) -> None:
@@ -64,6 +67,18 @@ class WebhookMetrics:
         follow_watches(self.registry, "webhook", ages)
         follow_audit(self.registry, "webhook", audit)
         follow_certificate(self.registry, "webhook", certificate)
+
+    def answered(self, endpoint: str, code: str, seconds: float | None = None) -> None:
+        """Count one answer, and the time that it took."""
+        count = self._counts.get((endpoint, code))
+        if count is None:
+            count = self._counts[endpoint, code] = self.requests.labels(endpoint, code)
+        count.inc()
+        if seconds is not None:
+            timed = self._times.get(endpoint)
+            if timed is None:
+                timed = self._times[endpoint] = self.seconds.labels(endpoint)
+            timed.observe(seconds)
 
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""

@@ -6,17 +6,24 @@ headers of a request that already runs. Here a request head has a size and a pat
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from countersign.wire import problem
 
 if TYPE_CHECKING:
     from asyncio import TimerHandle
+    from collections.abc import Sequence
 
-__all__ = ["PEER_NAMES", "TARGET", "BoundedProtocol"]
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+__all__ = ["EXCHANGE", "PEER_NAMES", "TARGET", "BoundedProtocol", "Exchange"]
+
+EXCHANGE: Final = "countersign.exchange"
+"""Key of the ASGI scope: an :class:`Exchange`; absent behind another server."""
 
 TARGET: Final = "countersign.target"
 """Key of the ASGI scope: the request target, byte for byte as received."""
@@ -33,6 +40,47 @@ _IDLE_LINGER: Final = 0.1
 _LINGER: Final = 1.0
 """TLS waits half a minute for the other side's goodbye; a process that stops gives an idle one this long, and one that was
 just answered a second."""
+_BREAK: Final = re.compile(rb"[\r\n\0]")
+
+
+class Exchange:
+    """One request and its answer in whole, for who needs no more: ASGI takes four messages and their waiting for it."""
+
+    __slots__ = ("_cycle",)
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        """Stand for what uvicorn calls a cycle."""
+        self._cycle = cycle
+
+    def body(self) -> bytes | None:
+        """Return the body if all of it is here and the client too; else it is to be received as ASGI does."""
+        cycle = self._cycle
+        if cycle.more_body or cycle.disconnected or cycle.waiting_for_100_continue:
+            return None
+        return bytes(cycle.body)
+
+    def answer(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
+        """Write the whole answer at once; False if it has to be sent as ASGI does. ``headers`` have the body's length."""
+        cycle = self._cycle
+        if cycle.response_started or cycle.disconnected or cycle.flow.write_paused:
+            return False
+        if cycle.scope["method"] == "HEAD" or any(_BREAK.search(value) for _, value in headers):
+            return False
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        told = any(name == b"connection" for name, _ in headers)  # what we say of it is always that it ends
+        cycle.keep_alive = cycle.keep_alive and not told
+        parts = [STATUS_LINE[status]]
+        for name, value in (*cycle.default_headers, *headers):
+            parts += (name, b": ", value, b"\r\n")
+        if not cycle.keep_alive and not told:
+            parts.append(b"connection: close\r\n")
+        cycle.transport.write(b"".join([*parts, b"\r\n", body]))
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
+        return True
 
 
 class _Refused(Exception):
@@ -48,6 +96,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._fed = 0
         self._patience: TimerHandle | None = None
+        self._until: float | None = None
         self._refusal = (HTTPStatus.BAD_REQUEST, "parse.syntax")
         self._peer_names: tuple[str, ...] = ()
         self._stopping = False
@@ -63,6 +112,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the timer."""
         self._end_head()
+        if self._patience is not None:
+            self._patience.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -78,7 +129,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Give each later head its time, too."""
         super().on_message_begin()
-        if self._patience is None:
+        if self._until is None:
             self._begin_head()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -89,8 +140,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Judge the head as a whole, then let the request run."""
         self._end_head()
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-        longest = max((len(name) + len(value) for name, value in self.headers), default=0)
+        sizes = [len(name) + len(value) for name, value in self.headers]
+        size, longest = len(self.url) + sum(sizes) + 4 * len(sizes), max(sizes, default=0)
         if size > _SECTION_BYTES or longest > _FIELD_BYTES or len(self.headers) > _FIELDS:
             self._refusal = (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "parse.size")
             raise _Refused
@@ -102,7 +153,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self.scope[TARGET] = self.url.decode("ascii", "strict")  # type: ignore[typeddict-unknown-key]  # ours
         if self._peer_names:
             self.scope[PEER_NAMES] = self._peer_names  # type: ignore[typeddict-unknown-key]  # ours
+        scope = self.scope
         super().on_headers_complete()
+        if self.cycle.scope is scope:
+            scope[EXCHANGE] = Exchange(self.cycle)  # type: ignore[typeddict-unknown-key]  # ours
 
     def on_message_complete(self) -> None:
         """Wait for the next head."""
@@ -134,19 +188,25 @@ class BoundedProtocol(HttpToolsProtocol):
             self.loop.call_later(seconds, self.transport.abort)
 
     def _begin_head(self) -> None:
+        """Give a head its time. The timer of the head before is left to run, and asks again when it ends."""
         self._in_head = True
         self._fed = 0
-        self._patience = self.loop.call_later(_HEAD_SECONDS, self._out_of_patience)
+        self._until = self.loop.time() + _HEAD_SECONDS
+        if self._patience is None:
+            self._patience = self.loop.call_later(_HEAD_SECONDS, self._out_of_patience)
 
     def _end_head(self) -> None:
         self._in_head = False
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+        self._until = None
 
     def _out_of_patience(self) -> None:
         self._patience = None
-        if not self.transport.is_closing():
+        if self._until is None or self.transport.is_closing():
+            return
+        left = self._until - self.loop.time()
+        if left > 0:
+            self._patience = self.loop.call_later(left, self._out_of_patience)
+        else:
             self._refuse(HTTPStatus.REQUEST_TIMEOUT, "parse.size")
 
     def _refuse(self, status: HTTPStatus, code: str) -> None:

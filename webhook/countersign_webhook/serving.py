@@ -1,4 +1,7 @@
-"""A port of this process: uvicorn with its signal handling, access log and process exits taken away."""
+"""A port of this process: uvicorn with its signal handling, access log and process exits taken away.
+
+Several processes may share an address: the kernel then gives each new connection to one of them (``SO_REUSEPORT``).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterator
 
-__all__ = ["Port"]
+__all__ = ["Port", "reserve"]
 
 _KEEP_ALIVE_SECONDS: Final = 75
 _GRACE_SECONDS: Final = 5
@@ -40,14 +43,44 @@ class _Server(uvicorn.Server):
         yield
 
 
+def reserve(host: str, port: int) -> socket.socket:
+    """Return a socket that has the address and takes no connection: only processes of this user can share it from now on.
+
+    Raises OSError if another one has it.
+    """
+    kept = socket.socket(_family(host))
+    try:
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        kept.bind((host, port))
+    except OSError:
+        kept.close()
+        raise
+    return kept
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
 class Port:
     """One listening socket and its application."""
 
     def __init__(
-        self, app: Any, *, host: str, port: int, tls: ssl.SSLContext | None = None, connections: int | None = None
+        self,
+        app: Any,
+        *,
+        host: str,
+        port: int,
+        tls: ssl.SSLContext | None = None,
+        connections: int | None = None,
+        listener: socket.socket | None = None,
+        shared: bool = False,
     ) -> None:
-        """Say what will be served; nothing is opened yet."""
-        self._address = (host, port)
+        """Say what will be served; nothing is opened yet. ``listener`` is a socket that listens already.
+
+        With ``shared`` other processes of this user may listen on the same address.
+        """
+        self._address, self._listener, self._shared = (host, port), listener, shared
         config = uvicorn.Config(
             app,
             http=BoundedProtocol,
@@ -68,8 +101,9 @@ class Port:
 
     async def start(self) -> None:
         """Listen; raises OSError if the address is taken."""
-        family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
-        listener = socket.create_server(self._address, family=family, backlog=2048)
+        listener = self._listener or socket.create_server(
+            self._address, family=_family(self._address[0]), backlog=2048, reuse_port=self._shared
+        )
         self.number = listener.getsockname()[1]
         self._task = asyncio.create_task(self._server.serve(sockets=[listener]))
         listening = asyncio.create_task(self._server.listening.wait())

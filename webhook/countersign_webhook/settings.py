@@ -172,12 +172,21 @@ class WebhookSettings(BaseSettings):
     decide: Decide = Decide()
     drain_seconds: float = Field(default=0, ge=0, le=60)
     """How long a process that was told to stop says that it is not ready, and still answers: so that others are asked."""
+    workers: int = Field(default=1, ge=1, le=64)
+    """Processes that serve the same ports; limits of rates are of each. More than one need a replay store that they share."""
     log_level: str = "info"
 
     @property
     def grants(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
         """Who may claim which audience, as ``policy`` takes it."""
         return tuple((one.prefix, one.namespaces) for one in self.audiences)
+
+    @model_validator(mode="after")
+    def _workers_share_a_store(self) -> Self:
+        if self.workers > 1 and self.replay is None:
+            msg = "several workers need a replay store that they share: set replay (wire.md 3.3.3), or workers to 1"
+            raise ValueError(msg)
+        return self
 
     @model_validator(mode="after")
     def _peps_are_told_apart(self) -> Self:

@@ -10,7 +10,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import rfc8785
+from countersign.audit.record import Certain
+from countersign.canonical import CanonicalizationError, canonical, canonical_of_certain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -43,18 +44,18 @@ def digest(line: bytes) -> str:
 def encode(record: dict[str, Any], *, log: str, seq: int, prev: str) -> bytes:
     """Return the line of ``record`` at its place in the chain, without LF."""
     facts = {**ours(record), "chain": {"log": log, "seq": seq, "prev": prev}}
-    line: bytes = rfc8785.dumps({**record, "unmapped": {"countersign": facts}})
-    return line
+    write = canonical_of_certain if type(record) is Certain else canonical
+    return write({**record, "unmapped": {"countersign": facts}})
 
 
 def parse_line(line: bytes) -> dict[str, Any] | None:
     """Return the record of a line in RFC 8785 form, or None for bytes that no writer of ours produces."""
     try:
         record = json.loads(line)
-        canonical = rfc8785.dumps(record)
-    except (ValueError, RecursionError, rfc8785.CanonicalizationError):
+        written = canonical(record)
+    except (ValueError, RecursionError, CanonicalizationError):
         return None
-    return record if isinstance(record, dict) and canonical == line else None
+    return record if isinstance(record, dict) and written == line else None
 
 
 def ours(record: dict[str, Any] | None) -> dict[str, Any]:

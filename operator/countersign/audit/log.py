@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import rfc8785
 import structlog
 
 from countersign.audit.chain import (
@@ -29,6 +28,7 @@ from countersign.audit.chain import (
 )
 from countersign.audit.ids import new_decision_id
 from countersign.audit.record import open_record
+from countersign.canonical import CanonicalizationError
 from countersign.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ class AuditLog:
         for record, written in batch:
             try:
                 line = encode(record, log=self.name, seq=self._next, prev=self._head)
-            except (rfc8785.CanonicalizationError, RecursionError, ValueError, TypeError):
+            except (CanonicalizationError, RecursionError, ValueError, TypeError):
                 _LOG.exception("audit record refused", log=self.name)
                 _fail([(record, written)])
                 continue

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
+from datetime import datetime
+from typing import Any, Final, TypedDict, Unpack
 
 from countersign import __version__
+from countersign.canonical import is_certain
 from countersign.errors import CODES
 
-if TYPE_CHECKING:
-    from datetime import datetime
-
-__all__ = ["DecisionFacts", "Mark", "decision_record", "head_record", "open_record"]
+__all__ = ["Certain", "DecisionFacts", "Mark", "decision_record", "head_record", "open_record"]
 
 _READ: Final = 2
 _OTHER: Final = 99
@@ -74,29 +73,37 @@ class DecisionFacts(TypedDict, total=False):
     recorded_arguments: Mapping[str, Any]
 
 
-_OURS: Final = (
-    "leg",
-    "pep",
-    "proof",
-    "args",
-    "call_digest",
-    "key_tier",
-    "jkt",
-    "assurance",
-    "attested_at",
-    "task",
-    "purpose",
-    "rule_set",
-    "policy",
-    "rule",
-    "reason",
-    "settled",
-    "audited",
-    "approval",
-    "jti",
-    "actors",
-    "recorded_arguments",
+_OURS: Final = frozenset(
+    {
+        "leg",
+        "pep",
+        "proof",
+        "args",
+        "call_digest",
+        "key_tier",
+        "jkt",
+        "assurance",
+        "attested_at",
+        "task",
+        "purpose",
+        "rule_set",
+        "policy",
+        "rule",
+        "reason",
+        "approval",
+        "jti",
+    }
 )
+_DEVICE: Final = (("uid", "device_uid"), ("name", "device_name"))
+_STRUCTURED: Final = ("settled", "audited", "actors", "recorded_arguments")
+_MARKS: Final = frozenset({"settled", "audited"})
+_NO_STRUCTURE: Final = dict.fromkeys(_STRUCTURED)
+_PLAIN: Final = frozenset({str, int, bool, type(None), datetime})
+_PRODUCT: Final = {"name": "Countersign", "vendor_name": "Countersign", "version": __version__}
+
+
+class Certain(dict[str, Any]):
+    """A record whose RFC 8785 form the compiled encoder writes (``canonical.is_certain``): its maker has looked."""
 
 
 def decision_record(**facts: Unpack[DecisionFacts]) -> dict[str, Any]:
@@ -109,6 +116,7 @@ def decision_record(**facts: Unpack[DecisionFacts]) -> dict[str, Any]:
 
     """
     code, allowed = facts["code"], facts["allowed"]
+    known: Mapping[str, Any] = facts
     if code not in CODES:
         msg = f"unregistered reason code {code!r}"
         raise ValueError(msg)
@@ -123,15 +131,32 @@ def decision_record(**facts: Unpack[DecisionFacts]) -> dict[str, Any]:
     record["action_id"] = 1 if allowed else 2
     record["api"] = {"operation": facts["operation"], "service": {"name": facts["service"]}}
     # OCSF wants actor and source in each record, also where nobody knows them.
-    record["actor"] = _some(
-        user=_some(name=facts.get("user")), app_name=facts.get("agent"), app_uid=facts.get("instance")
-    ) or {"app_name": _UNKNOWN}
-    if facts.get("tool"):
-        record["resources"] = [{"type": "tool", "name": facts["tool"]}]
-    record["src_endpoint"] = _some(ip=facts.get("peer")) or {"name": _UNKNOWN}
-    record["device"] = _some(uid=facts.get("device_uid"), name=facts.get("device_name"))
-    record["unmapped"] = {"countersign": _some(**{name: _plain(facts.get(name)) for name in _OURS})}
-    return {name: value for name, value in record.items() if value != {}}
+    record["actor"] = _actor(facts) or {"app_name": _UNKNOWN}
+    if tool := facts.get("tool"):
+        record["resources"] = [{"type": "tool", "name": tool}]
+    peer = facts.get("peer")
+    record["src_endpoint"] = {"ip": peer} if peer else {"name": _UNKNOWN}
+    device = {name: value for name, key in _DEVICE if (value := known.get(key))}
+    if device:
+        record["device"] = device
+    ours = _ours(known)
+    record["unmapped"] = {"countersign": ours}
+    structured = {name: _structured(name, value) for name in _STRUCTURED if (value := known.get(name))}
+    ours |= structured
+    # Every value in the record is one of the facts, or made of one, under a name of ours.
+    rest = {**known, **_NO_STRUCTURE}
+    return Certain(record) if is_certain(structured) and _PLAIN.issuperset(map(type, rest.values())) else record
+
+
+def _actor(facts: DecisionFacts) -> dict[str, Any]:
+    actor: dict[str, Any] = {}
+    if user := facts.get("user"):
+        actor["user"] = {"name": user}
+    if agent := facts.get("agent"):
+        actor["app_name"] = agent
+    if instance := facts.get("instance"):
+        actor["app_uid"] = instance
+    return actor
 
 
 def open_record(
@@ -174,7 +199,7 @@ def _frame(decision: str, now: datetime, code: str, *, activity: int, status: in
         "category_uid": 6,
         "class_uid": 6003,
         "metadata": {
-            "product": {"name": "Countersign", "vendor_name": "Countersign", "version": __version__},
+            "product": _PRODUCT,
             "uid": decision,
             "version": "1.7.0",
         },
@@ -190,14 +215,25 @@ def _severity(code: str) -> int:
     return _THEFT if code.startswith(_THEFT_FAMILIES) or code == "instance.revoked" else _POLICY_DENY
 
 
-def _some(**members: Any) -> dict[str, Any]:
-    """Return the members that say something."""
-    return {name: value for name, value in members.items() if value not in (None, {}, [], "")}
+def _ours(known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts that OCSF has no place for."""
+    ours = {name: value for name in _OURS & known.keys() if (value := known[name])}
+    if known.get("attested_at") == 0:
+        ours["attested_at"] = 0
+    return ours
+
+
+def _structured(name: str, value: Any) -> Any:
+    return _marks(value) if name in _MARKS else _plain(value)
+
+
+def _marks(marks: Sequence[Mark]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in mark.items() if value is not None} for mark in marks]
 
 
 def _plain(value: Any) -> Any:
     """Return sequences and mappings as JSON has them, without members that are None."""
-    if isinstance(value, Mapping):
+    if type(value) is dict or isinstance(value, Mapping):
         return {name: one for name, one in value.items() if one is not None}
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [_plain(one) for one in value]

@@ -5,7 +5,7 @@ Pure and total: no clock, no cluster, and no data makes it raise.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from countersign.policy.approval import Asking, answer_of
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["BASE_METHODS", "decide", "facts_for_rules", "judged", "listable", "names_server", "order_of"]
 
 _CALL: Final = "tools/call"
+_SEVERAL: Final = 2
 BASE_METHODS: Final = frozenset(
     {
         "initialize",
@@ -160,15 +161,17 @@ def order_of(policy: Policy, rule: Rule | None) -> tuple[str, ...]:
     return (*policy.order, *((rule.name, rule.effect, rule.reason or "") if rule else ("",)))
 
 
-@dataclass
 class _Found:
     """The rules that are not false, by what they lead to (5.3)."""
 
-    denying: list[_Entry] = field(default_factory=list)
-    undecided: list[_Entry] = field(default_factory=list)
-    asking: list[_Entry] = field(default_factory=list)
-    allowing: list[_Entry] = field(default_factory=list)
-    recorded: list[_Entry] = field(default_factory=list)
+    __slots__ = ("allowing", "asking", "denying", "recorded", "undecided")
+
+    def __init__(self) -> None:
+        self.denying: list[_Entry] = []
+        self.undecided: list[_Entry] = []
+        self.asking: list[_Entry] = []
+        self.allowing: list[_Entry] = []
+        self.recorded: list[_Entry] = []
 
     def add(self, policy: Policy, rule: Rule | None, value: bool | None) -> None:  # noqa: FBT001 - a truth value
         """File one rule. An undecided Allow is as if absent; a policy that cannot be read counts as an undecided Deny."""
@@ -217,11 +220,13 @@ _EFFECT_OF: Final[Mapping[str, Effect]] = {
 
 
 def _marks(found: list[_Entry]) -> tuple[RuleMark, ...]:
+    if len(found) < _SEVERAL:  # nothing to sort, at nearly every call
+        return tuple([policy.mark(rule) for policy, rule in found])
     return tuple(policy.mark(rule) for policy, rule in sorted(found, key=lambda pair: order_of(*pair)))
 
 
 def _settled(found: list[_Entry], code: str, audit: tuple[RuleMark, ...]) -> Decision:
-    policy, rule = min(found, key=lambda pair: order_of(*pair))
+    policy, rule = found[0] if len(found) < _SEVERAL else min(found, key=lambda pair: order_of(*pair))
     effect = _EFFECT_OF.get(code, "Deny")
     return Decision(
         effect=effect,

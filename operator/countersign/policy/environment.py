@@ -10,8 +10,8 @@ from countersign.policy.logic import (
     ASSURANCE,
     KEY_TIER,
     Unreadable,
-    all_of,
     block,
+    conjunction,
     integer,
     items,
     rank,
@@ -39,8 +39,7 @@ _NODE: Final = "node"
 def compile_environment(value: Any) -> Part:
     """Compile a block; raise ``Unreadable`` for one that this replica does not know."""
     entry = block(value, frozenset(_FIELDS))
-    parts = tuple(_FIELDS[name](entry[name]) for name in entry)
-    return lambda facts: all_of(part(facts) for part in parts)
+    return conjunction([_FIELDS[name](entry[name]) for name in entry])
 
 
 def _at_least(order: Mapping[str, int], read: Callable[[CallFacts], int | None]) -> Callable[[Any], Part]:
@@ -83,8 +82,7 @@ def _one_of(read: Callable[[CallFacts], str], known: frozenset[str] | None = Non
 
 
 def _posture(value: Any) -> Part:
-    parts = tuple(_fact(entry) for entry in items(value))
-    return lambda facts: all_of(part(facts) for part in parts)
+    return conjunction([_fact(entry) for entry in items(value)])
 
 
 def _fact(value: Any) -> Part:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from countersign.policy.expression import Evaluation
 from countersign.policy.logic import ASSURANCE, KEY_TIER, rank
@@ -26,8 +26,7 @@ class User:
     purpose: str | None
 
 
-@dataclass(frozen=True)
-class CallFacts:
+class CallFacts(NamedTuple):
     """The facts that parts of rules read. ``arguments_known`` is False for a list: then every such part is undecided.
 
     ``tier`` is ``key_tier`` as a word. ``evaluation`` is what the expressions of this one decision share.
@@ -47,8 +46,8 @@ class CallFacts:
     tier: str
     key_tier: int | None
     age_seconds: float | None
-    arguments_known: bool = True
-    evaluation: Evaluation = field(default_factory=Evaluation, compare=False, repr=False)
+    arguments_known: bool
+    evaluation: Evaluation
 
     @classmethod
     def of(
@@ -82,11 +81,12 @@ class CallFacts:
             key_tier=rank(KEY_TIER, tier),
             age_seconds=None if age is None or age < 0 else age,
             arguments_known=arguments_known,
+            evaluation=Evaluation(),
         )
 
     def aside(self) -> CallFacts:
         """Return the same facts for what is only recorded: what that uses up, the decision does not miss."""
-        return replace(self, evaluation=Evaluation())
+        return self._replace(evaluation=Evaluation())
 
 
 def _tier(caller: Caller) -> str:

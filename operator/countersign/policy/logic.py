@@ -5,8 +5,8 @@ A part of a rule is ``True``, ``False`` or ``None`` (undecided); crds.md 5.3.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 __all__ = [
     "ASSURANCE",
@@ -15,6 +15,7 @@ __all__ = [
     "all_of",
     "any_of",
     "block",
+    "conjunction",
     "integer",
     "items",
     "negate",
@@ -22,6 +23,8 @@ __all__ = [
     "text",
     "texts",
 ]
+
+_Asked = TypeVar("_Asked")
 
 ASSURANCE: Final[Mapping[str, int]] = {"Software": 0, "Virtual": 1, "Hardware": 2}
 KEY_TIER: Final[Mapping[str, int]] = {"Software": 0, "DPoP": 1, "TPMSession": 2, "TPM": 3}
@@ -40,6 +43,24 @@ def all_of(values: Iterable[bool | None]) -> bool | None:
         if value is None:
             answer = None
     return answer
+
+
+def conjunction(parts: Sequence[Callable[[_Asked], bool | None]]) -> Callable[[_Asked], bool | None]:
+    """Return one part that says what :func:`all_of` says of all ``parts``, each asked only while none is false."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def every(asked: _Asked) -> bool | None:
+        answer: bool | None = True
+        for part in parts:
+            value = part(asked)
+            if value is False:
+                return False
+            if value is None:
+                answer = None
+        return answer
+
+    return every
 
 
 def any_of(values: Iterable[bool | None]) -> bool | None:

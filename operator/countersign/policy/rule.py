@@ -11,7 +11,7 @@ from countersign.policy.approval import Approvers, compile_approvers
 from countersign.policy.arguments import compile_argument
 from countersign.policy.environment import DENY_ONLY_IN_UNLESS, compile_environment
 from countersign.policy.expression import InvalidExpression, compile_when
-from countersign.policy.logic import Unreadable, all_of, negate
+from countersign.policy.logic import Unreadable, negate
 from countersign.policy.scope import Part, ToolEntry, compile_subjects, compile_task, compile_tools, tools_part
 
 if TYPE_CHECKING:
@@ -58,7 +58,14 @@ class Rule:
 
     def value(self, facts: CallFacts) -> bool | None:
         """Return whether the rule is true for this call: False settles it, None is undecided."""
-        return all_of(part(facts) for part in self.parts)
+        answer: bool | None = True
+        for part in self.parts:
+            value = part(facts)
+            if value is False:
+                return False
+            if value is None:
+                answer = None
+        return answer
 
 
 def _undecided(_facts: CallFacts) -> bool | None:

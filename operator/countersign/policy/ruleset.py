@@ -101,16 +101,14 @@ class RuleSet:
         return "sha256:" + hashlib.sha256(data.encode("ascii")).hexdigest()
 
     def about(self, facts: CallFacts) -> Iterator[Entry]:
-        """Yield, once each, the rules that could be other than false for this call; a rule None is an unreadable policy."""
-        seen: set[int] = set()
-        namespace = facts.caller.agent.namespace
-        for agent in (facts.agent, namespace, ""):
-            for server, tools in ((facts.server, (facts.tool, "")), ("", (facts.tool, ""))):
-                for tool in tools:
-                    for entry in self._index.get((agent, server, tool), ()):
-                        if id(entry) not in seen:
-                            seen.add(id(entry))
-                            yield entry
+        """Return, once each, the rules that could be other than false for this call; a rule None is an unreadable policy."""
+        server, tool, filed = facts.server, facts.tool, self._index.get
+        found: dict[int, Entry] = {}
+        for agent in (facts.agent, facts.caller.agent.namespace, ""):
+            for place in ((agent, server, tool), (agent, server, ""), (agent, "", tool), (agent, "", "")):
+                for entry in filed(place, ()):
+                    found[id(entry)] = entry
+        return iter(found.values())
 
     def unselectable(self, facts: CallFacts) -> tuple[Policy, ...]:
         """Return the policies whose selector needs the labels of a Namespace that is not known."""

@@ -14,6 +14,7 @@ from jsonschema.validators import extend
 from referencing import Registry
 
 from countersign.policy.patterns import KEYWORDS, pattern_fault
+from countersign.policy.plain_schema import NotPlain, plain_check
 
 __all__ = ["ArgumentCheck", "compile_schema", "schema_fault"]
 
@@ -178,12 +179,29 @@ def compile_schema(schema: Mapping[str, Any]) -> ArgumentCheck:
     The test is False for anything that the schema refuses, for a name that an object's schema gives no property for unless
     it says ``additionalProperties: true``, and for arguments that cannot be evaluated, or not in a bounded number of steps.
     """
-    strict = _validator(_closed(schema))
+    closed = _closed(schema)
+    strict = _validator(closed)
     if _keywords(schema).isdisjoint(_NOT_MONOTONE):
-        return lambda arguments: _valid(strict, arguments)
+        return _quick(closed, lambda arguments: _valid(strict, arguments))
     # Closing a schema inside `not` or `if` would turn a refusal round, so the schema as written must agree as well.
     plain = _validator(schema)
     return lambda arguments: _valid(plain, arguments) and _valid(strict, arguments)
+
+
+def _quick(closed: Mapping[str, Any], whole: ArgumentCheck) -> ArgumentCheck:
+    """Return the test that says the same as ``whole`` in less time, if there is one."""
+    try:
+        check = plain_check({name: value for name, value in closed.items() if name != "$schema"}, steps=_STEPS_MAX)
+    except NotPlain:
+        return whole
+
+    def quick(arguments: Any) -> bool:
+        try:
+            return isinstance(arguments, dict) and check(arguments)
+        except NotPlain:
+            return whole(arguments)
+
+    return quick
 
 
 def _closed(schema: Mapping[str, Any]) -> dict[str, Any]:

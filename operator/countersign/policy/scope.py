@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from countersign.policy.facts import CallFacts
-from countersign.policy.logic import Unreadable, all_of, block, items, text, texts
+from countersign.policy.logic import Unreadable, block, conjunction, items, text, texts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +35,7 @@ def compile_subjects(value: Any, namespace: str | None) -> tuple[Part, frozenset
     if "groups" in entry:
         groups = texts(entry["groups"])
         parts.append(lambda facts: facts.user is not None and not groups.isdisjoint(facts.user.groups))
-    return (lambda facts: all_of(part(facts) for part in parts)), agents
+    return conjunction(parts), agents
 
 
 def _member(names: frozenset[str], read: Callable[[CallFacts], str | None]) -> Part:
@@ -98,4 +98,7 @@ def _server(value: Any, namespace: str | None) -> str:
 
 def tools_part(entries: tuple[ToolEntry, ...]) -> Part:
     """Return the part: one entry is enough."""
+    if len(entries) == 1:
+        [only] = entries
+        return lambda facts: only.matches(facts.server, facts.tool, facts.access)
     return lambda facts: any(entry.matches(facts.server, facts.tool, facts.access) for entry in entries)

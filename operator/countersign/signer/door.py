@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import httpcore
 
 from countersign.errors import CountersignError, Unavailable
+from countersign.signer.gather import Gathering
 from countersign.signer.trust import Trust, client_context, read_trust, tls_fault
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class Door:
             self._old.append(self._http)  # calls may still be under way there
         self._trust = trust
         self._http = httpcore.AsyncConnectionPool(
-            ssl_context=context, max_connections=32, keepalive_expiry=30.0, network_backend=self._network
+            ssl_context=context, max_connections=32, keepalive_expiry=30.0, network_backend=Gathering(self._network)
         )
 
 

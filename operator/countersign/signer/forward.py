@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import httpcore
 
 from countersign.errors import CountersignError
+from countersign.signer.gather import Gathering
 from countersign.signer.trust import client_context
 from countersign.wire import Message, sign_request, travels
 
@@ -92,7 +93,7 @@ class Forwarder:
             except CountersignError as error:
                 raise Unreachable("The tool server's CA bundle cannot be read") from error
             pool = httpcore.AsyncConnectionPool(
-                ssl_context=context, max_connections=64, keepalive_expiry=30.0, network_backend=self._network
+                ssl_context=context, max_connections=64, keepalive_expiry=30.0, network_backend=Gathering(self._network)
             )
             self._pools[ca_bundle] = pool
         return pool

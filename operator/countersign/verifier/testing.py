@@ -134,7 +134,7 @@ class CallMaker:
             attested_at=now - 60,
             policy=digest_of(b"test"),
         )
-        return replace(claims, **changes)
+        return claims._replace(**changes)
 
     def message(self, method: str, tool: str, arguments: dict[str, Any]) -> Message:
         """Return an MCP request without any credential."""
@@ -219,22 +219,22 @@ BROKEN: Final[dict[str, Callable[[CallMaker, Message, TokenClaims], Awaitable[Me
     "proof.future": lambda maker, message, claims: maker.signed(message, claims, age=-_LIFE),
     "proof.audience": lambda maker, message, claims: maker.signed(message, claims, audience=maker.audience + "/"),
     "token.kid": lambda maker, message, claims: maker.signed(message, claims, issuer_key=TestKey()),
-    "token.issuer": lambda maker, message, claims: maker.signed(message, replace(claims, iss=maker.issuer + ":444")),
-    "token.audience": lambda maker, message, claims: maker.signed(message, replace(claims, aud=maker.audience + "/")),
+    "token.issuer": lambda maker, message, claims: maker.signed(message, claims._replace(iss=maker.issuer + ":444")),
+    "token.audience": lambda maker, message, claims: maker.signed(message, claims._replace(aud=maker.audience + "/")),
     "token.future": lambda maker, message, claims: maker.signed(
-        message, replace(claims, iat=claims.iat + _LIFE, exp=claims.exp + _LIFE)
+        message, claims._replace(iat=claims.iat + _LIFE, exp=claims.exp + _LIFE)
     ),
-    "token.life": lambda maker, message, claims: maker.signed(message, replace(claims, exp=claims.iat + 3600)),
+    "token.life": lambda maker, message, claims: maker.signed(message, claims._replace(exp=claims.iat + 3600)),
     "token.expired": lambda maker, message, claims: maker.signed(
-        message, replace(claims, iat=claims.iat - _LIFE, exp=claims.iat)
+        message, claims._replace(iat=claims.iat - _LIFE, exp=claims.iat)
     ),
-    "token.actor": lambda maker, message, claims: maker.signed(message, replace(claims, sub="root")),
-    "token.facts": lambda maker, message, claims: maker.signed(message, replace(claims, key_tier="Quantum")),
+    "token.actor": lambda maker, message, claims: maker.signed(message, claims._replace(sub="root")),
+    "token.facts": lambda maker, message, claims: maker.signed(message, claims._replace(key_tier="Quantum")),
     "proof.nonce": lambda maker, message, claims: maker.signed(message, claims, nonce=secrets.token_urlsafe(16)),
     "proof.signature": lambda maker, message, claims: maker.signed(message, claims, key=TestKey()),
-    "call.protocol": lambda maker, message, claims: maker.signed(message, replace(claims, protocol="HTTP")),
-    "call.method": lambda maker, message, claims: maker.signed(message, replace(claims, method="tools/list", tool="")),
-    "call.tool": lambda maker, message, claims: maker.signed(message, replace(claims, tool="another_tool")),
-    "call.args": lambda maker, message, claims: maker.signed(message, replace(claims, args=digest_of(b"other"))),
+    "call.protocol": lambda maker, message, claims: maker.signed(message, claims._replace(protocol="HTTP")),
+    "call.method": lambda maker, message, claims: maker.signed(message, claims._replace(method="tools/list", tool="")),
+    "call.tool": lambda maker, message, claims: maker.signed(message, claims._replace(tool="another_tool")),
+    "call.args": lambda maker, message, claims: maker.signed(message, claims._replace(args=digest_of(b"other"))),
 }
 """How to break a call, by the code that it is then refused with."""

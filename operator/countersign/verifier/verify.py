@@ -7,11 +7,11 @@ call, the key that asked for it signed this very request, and neither was used b
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from countersign.errors import CountersignError, Denied
 from countersign.wire import ASSURANCES, KEY_TIERS, TOKEN_STEPS, Step, TokenExam, VerifiedToken, parse_mcp, signed
+from countersign.wire.lazy import lazy
 from countersign.wire.signed import FOREIGN_CREDENTIALS, SignedExam
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ __all__ = ["LEG_C_STEPS", "LegC", "LegCExam", "VerifiedCall", "verify_call"]
 
 SCHEME: Final = "Countersign "
 _PROTOCOL: Final = "MCP"
+_OTHER_CREDENTIALS: Final = FOREIGN_CREDENTIALS | {"countersign-chain", "countersign-session"}
 _SIGNED_TOKEN: Final = 10
 """From the next step on the token's words are the issuer's."""
 
@@ -79,7 +80,7 @@ class LegCExam(SignedExam):
         )
         self.leg = leg
 
-    @cached_property
+    @lazy
     def token(self) -> TokenExam:
         """The token under its own examination."""
         value = self.message.get("authorization") or ""
@@ -93,7 +94,7 @@ class LegCExam(SignedExam):
             keys=leg.keys,
         )
 
-    @cached_property
+    @lazy
     def verified(self) -> VerifiedToken:
         """What the token says."""
         return self.token.verified()
@@ -103,7 +104,7 @@ class LegCExam(SignedExam):
         """The key that the token is for."""
         return self.token.confirmed
 
-    @cached_property
+    @lazy
     def call(self) -> Call:
         """The call that this request is."""
         path = self.leg.path or self.message.target.partition("?")[0]
@@ -123,7 +124,7 @@ def _token_scheme(exam: LegCExam) -> None:
 
 
 def _one_credential(exam: LegCExam) -> None:
-    signed.refuse_fields(exam, ("countersign-chain", "countersign-session", *FOREIGN_CREDENTIALS))
+    signed.refuse_fields(exam, _OTHER_CREDENTIALS)
 
 
 def _of_token(step: Step[TokenExam]) -> Step[LegCExam]:

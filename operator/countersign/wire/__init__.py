@@ -10,6 +10,7 @@ never repeats input.
 
 from countersign.wire.call import DETAILS_TYPE, TOOL_NAME, Call, canonical, digest_of, parse_details
 from countersign.wire.chain import chain_header, parse_chain
+from countersign.wire.chain_cache import ChainCache
 from countersign.wire.http_call import parse_http
 from countersign.wire.keys import RequestKey, es256_verifies, jwk_of, raw_signature, read_jwk, thumbprint
 from countersign.wire.leg_t import LEG_T_STEPS, InstanceView, LegT, VerifiedCaller, verify_leg_t
@@ -39,6 +40,7 @@ __all__ = [
     "TOOL_NAME",
     "TRAVELLING_FIELDS",
     "Call",
+    "ChainCache",
     "InstanceView",
     "LegT",
     "McpRequest",

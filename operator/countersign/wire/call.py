@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Final
 
-import rfc8785
-
+from countersign.canonical import canonical
 from countersign.errors import Invalid
+from countersign.wire.lazy import lazy
 from countersign.wire.strict_json import parse_value
 
 __all__ = ["DETAILS_TYPE", "TOOL_NAME", "Call", "canonical", "digest_of", "parse_details"]
@@ -24,12 +23,6 @@ _MEMBERS: Final = frozenset({"type", "protocol", "method", "tool", "arguments"})
 _MCP_METHOD: Final = re.compile(r"[A-Za-z0-9_./$-]{1,128}")
 _HTTP_METHOD: Final = re.compile(r"[A-Z]{1,32}")
 _HTTP_INPUT: Final = frozenset({"body", "path", "query"})
-
-
-def canonical(value: Any) -> bytes:
-    """Return the RFC 8785 bytes of ``value``; ValueError for what JSON, or binary64, does not hold."""
-    data: bytes = rfc8785.dumps(value)
-    return data
 
 
 def digest_of(data: bytes) -> str:
@@ -50,12 +43,12 @@ class Call:
     arguments: dict[str, Any] = field(repr=False)
     audience: str
 
-    @cached_property
+    @lazy
     def args(self) -> str:
         """The digest of the arguments' RFC 8785 bytes."""
         return digest_of(canonical(self.arguments))
 
-    @cached_property
+    @lazy
     def digest(self) -> str:
         """The call digest, by which approvals and audit records know the call."""
         return digest_of(
@@ -89,7 +82,7 @@ def parse_details(text: str, *, audience: str) -> Call:
     entry: dict[str, Any] = value[0]
     if entry.keys() != _MEMBERS or entry["type"] != DETAILS_TYPE:
         raise Invalid("request.details", f"exactly {', '.join(sorted(_MEMBERS))}, of type {DETAILS_TYPE}")
-    protocol, method, tool, arguments = (entry[name] for name in ("protocol", "method", "tool", "arguments"))
+    protocol, method, tool, arguments = entry["protocol"], entry["method"], entry["tool"], entry["arguments"]
     if not (isinstance(method, str) and isinstance(tool, str) and isinstance(arguments, dict)):
         raise Invalid("request.details", "method and tool are strings, arguments an object")
     if protocol == "MCP":

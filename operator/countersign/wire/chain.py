@@ -32,6 +32,7 @@ __all__ = [
     "check_usage",
     "find_path",
     "is_valid_at",
+    "life_of",
     "parse_chain",
     "trust_domain_of",
     "uri_names",
@@ -141,6 +142,12 @@ def is_valid_at(certificate: x509.Certificate, *, now: int, skew: int) -> bool:
     """Tell whether a certificate has begun and not ended; times in seconds since 1970."""
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     return begin.timestamp() <= now + skew and now < end.timestamp()
+
+
+def life_of(chain: Sequence[x509.Certificate]) -> tuple[float, float]:
+    """Return from when and until when every certificate of ``chain`` is valid, in seconds since 1970."""
+    begins = max(one.not_valid_before_utc.timestamp() for one in chain)
+    return begins, min(one.not_valid_after_utc.timestamp() for one in chain)
 
 
 def check_times(chain: Sequence[x509.Certificate], *, now: int, skew: int) -> None:

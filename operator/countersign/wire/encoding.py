@@ -8,14 +8,17 @@ import binascii
 __all__ = ["b64", "b64u", "unb64", "unb64u"]
 
 
+_TO_URL = bytes.maketrans(b"+/", b"-_")
+
+
 def b64(data: bytes) -> str:
     """Return padded base64."""
-    return base64.b64encode(data).decode("ascii")
+    return binascii.b2a_base64(data, newline=False).decode("ascii")
 
 
 def b64u(data: bytes) -> str:
     """Return base64url without padding."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+    return binascii.b2a_base64(data, newline=False).rstrip(b"=").translate(_TO_URL).decode("ascii")
 
 
 def unb64(text: str) -> bytes:

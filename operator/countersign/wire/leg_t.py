@@ -7,18 +7,21 @@ finds the record, and the record says who calls and from which device.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from itertools import repeat
+from operator import call, length_hint
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from countersign.errors import CountersignError, Denied
 from countersign.wire import chain, signed
-from countersign.wire.keys import thumbprint
+from countersign.wire.chain_cache import ChainCache, KnownChain
+from countersign.wire.keys import jwk_of, thumbprint_of
+from countersign.wire.lazy import lazy
 from countersign.wire.nonce import NONCE_SECONDS, NonceCheck
 from countersign.wire.signed import FOREIGN_CREDENTIALS, SignedExam
 from countersign.wire.steps import Step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LEG_T_STEPS", "InstanceView", "LegT", "LegTExam", "VerifiedCaller", "verify_leg_t"]
 
+_OTHER_CREDENTIALS: Final = FOREIGN_CREDENTIALS | {"authorization"}
 _CHAIN_STEP: Final = 9
 _SIGNATURE_STEP: Final = 11
 
@@ -49,12 +53,11 @@ class InstanceView:
     record: Any = field(default=None, repr=False)
 
 
-@dataclass(frozen=True)
-class LegT:
+class LegT(NamedTuple):
     """What the verifier of one endpoint knows. ``audience`` is the endpoint's full URL; times are in whole seconds.
 
     ``roots`` gives the trust bundle of a trust domain, empty for an unknown one (and the empty one). ``instance`` gives
-    the record behind a jkt as it is now, or None.
+    the record behind a jkt as it is now, or None. ``chains`` are those that were verified before, if any are kept.
     """
 
     audience: str
@@ -66,17 +69,22 @@ class LegT:
     instance: Callable[[str], InstanceView | None]
     skew: int = 5
     window: int = 60
+    chains: ChainCache | None = None
 
 
 @dataclass(frozen=True)
 class VerifiedCaller:
-    """Whoever signed: made by :func:`verify_leg_t` alone. ``key_tier`` is TPM, or Software on a Software device."""
+    """Whoever signed: made by :func:`verify_leg_t` alone. ``key_tier`` is TPM, or Software on a Software device.
+
+    ``jwk`` is ``public_key`` as RFC 7518 has it, ``jkt`` its thumbprint.
+    """
 
     jkt: str
     spiffe_id: str
     key_tier: str
     instance: InstanceView
     public_key: ec.EllipticCurvePublicKey
+    jwk: Mapping[str, str]
 
 
 class LegTExam(SignedExam):
@@ -89,12 +97,20 @@ class LegTExam(SignedExam):
         )
         self.leg = leg
 
-    @cached_property
+    @lazy
+    def known(self) -> KnownChain | None:
+        """The chain as it was verified before; None where step 9 has to look at it."""
+        header = self.message.fields.get("countersign-chain")
+        if self.leg.chains is None or header is None:
+            return None
+        return self.leg.chains.find(header, self.leg.roots, now=self.now, skew=self.skew)
+
+    @lazy
     def chain(self) -> tuple[x509.Certificate, ...]:
         """The certificates sent, leaf first."""
-        return chain.parse_chain(self.message.get("countersign-chain") or "")
+        return chain.parse_chain(self.message.fields.get("countersign-chain") or "")
 
-    @cached_property
+    @lazy
     def path(self) -> tuple[x509.Certificate, ...]:
         """The chain with its root, one of those that its trust domain has and that are valid now."""
         roots = self.leg.roots(chain.trust_domain_of(self.chain[0]))
@@ -102,22 +118,32 @@ class LegTExam(SignedExam):
             self.chain, [root for root in roots if chain.is_valid_at(root, now=self.now, skew=self.skew)]
         )
 
-    @cached_property
+    @lazy
     def signing_key(self) -> ec.EllipticCurvePublicKey:
         """The leaf's key."""
-        return chain.check_key(self.chain[0])
+        return self.known.key if self.known else chain.check_key(self.chain[0])
 
-    @cached_property
+    @lazy
+    def jwk(self) -> Mapping[str, str]:
+        """The leaf's key, written down."""
+        return self.known.jwk if self.known else jwk_of(self.signing_key)
+
+    @lazy
     def jkt(self) -> str:
         """Its thumbprint, by which the key is known everywhere."""
-        return thumbprint(self.signing_key)
+        return self.known.jkt if self.known else thumbprint_of(self.jwk)
 
-    @cached_property
+    @lazy
+    def names(self) -> Sequence[str]:
+        """The leaf's URI names."""
+        return self.known.names if self.known else chain.uri_names(self.chain[0])
+
+    @lazy
     def issued(self) -> int:
         """When the webhook made the nonce, for this key."""
         return self.leg.nonces.check(self.nonce, self.jkt, self.now)
 
-    @cached_property
+    @lazy
     def instance(self) -> InstanceView:
         """The record behind the key."""
         instance = self.leg.instance(self.jkt)
@@ -127,32 +153,35 @@ class LegTExam(SignedExam):
 
 
 def _one_credential(exam: LegTExam) -> None:
-    signed.refuse_fields(exam, ("authorization", *FOREIGN_CREDENTIALS))
+    signed.refuse_fields(exam, _OTHER_CREDENTIALS)
 
 
 def _chain_missing(exam: LegTExam) -> None:
-    if exam.message.get("countersign-chain") is None:
+    if exam.message.fields.get("countersign-chain") is None:
         raise Denied("cert.missing", "no Countersign-Chain")
 
 
 def _chain_format(exam: LegTExam) -> None:
-    _ = exam.chain
+    _ = exam.known or exam.chain
 
 
 def _chain(exam: LegTExam) -> None:
-    _ = exam.path
+    _ = exam.known or exam.path
 
 
 def _chain_expired(exam: LegTExam) -> None:
-    chain.check_times(exam.chain, now=exam.now, skew=exam.skew)
+    if not exam.known:
+        chain.check_times(exam.chain, now=exam.now, skew=exam.skew)
 
 
 def _chain_usage(exam: LegTExam) -> None:
-    chain.check_usage(exam.chain[0])
+    if not exam.known:
+        chain.check_usage(exam.chain[0])
 
 
 def _chain_name(exam: LegTExam) -> None:
-    chain.check_name(exam.chain[0])
+    if not exam.known:
+        chain.check_name(exam.chain[0])
 
 
 def _chain_key(exam: LegTExam) -> None:
@@ -161,7 +190,7 @@ def _chain_key(exam: LegTExam) -> None:
 
 def _session(exam: LegTExam) -> None:
     """Refuse every session statement: the tier TPMSession (3.5) is not built, so no statement has a form that is known."""
-    if exam.message.get("countersign-session") is not None:
+    if exam.message.fields.get("countersign-session") is not None:
         raise Denied("session.format", "session keys are not accepted here")
 
 
@@ -179,7 +208,7 @@ def _instance_unknown(exam: LegTExam) -> None:
 
 
 def _instance_mismatch(exam: LegTExam) -> None:
-    if exam.instance.spiffe_id not in chain.uri_names(exam.chain[0]):
+    if exam.instance.spiffe_id not in exam.names:
         raise Denied("instance.mismatch", "the certificate names another agent than the instance")
 
 
@@ -239,6 +268,7 @@ LEG_T_STEPS: Final[tuple[Step[LegTExam], ...]] = (
     _step(14, _instance_revoked, "instance.revoked"),
 )
 """The checks in their order, by their numbers in wire.md 3.4."""
+_CHECKS: Final = tuple(step.check for step in LEG_T_STEPS)
 
 
 def _jkt_if_known(exam: LegTExam) -> str | None:
@@ -247,6 +277,19 @@ def _jkt_if_known(exam: LegTExam) -> str | None:
         return exam.jkt
     except CountersignError:
         return None
+
+
+def _keep(exam: LegTExam) -> None:
+    """Keep a chain that was verified here and now; the caller passed all checks."""
+    header = exam.message.fields.get("countersign-chain")
+    if exam.leg.chains is None or header is None or exam.known:
+        return
+    domain = chain.trust_domain_of(exam.chain[0])
+    begins, ends = chain.life_of(exam.path)
+    known = KnownChain(
+        exam.now, domain, exam.leg.roots(domain), begins, ends, tuple(exam.names), exam.signing_key, exam.jwk, exam.jkt
+    )
+    exam.leg.chains.keep(header, known)
 
 
 async def verify_leg_t(message: Message, leg: LegT, *, steps: Iterable[Step[LegTExam]] = LEG_T_STEPS) -> VerifiedCaller:
@@ -260,17 +303,25 @@ async def verify_leg_t(message: Message, leg: LegT, *, steps: Iterable[Step[LegT
 
     """
     exam = LegTExam(message, leg)
-    for step in steps:
-        try:
-            await step.run(exam)
-        except CountersignError as error:
-            jkt = _jkt_if_known(exam) if step.number >= _CHAIN_STEP else None
-            vars(error).update(jkt=jkt, audited=step.number > _SIGNATURE_STEP)
-            raise
+    usual = steps is LEG_T_STEPS
+    sequence = LEG_T_STEPS if usual else tuple(steps)
+    checks = iter(_CHECKS if usual else tuple(step.check for step in sequence))
+    try:
+        for waiting in map(call, checks, repeat(exam)):
+            if waiting is not None:
+                await waiting
+    except CountersignError as error:
+        number = sequence[-1 - length_hint(checks)].number
+        jkt = _jkt_if_known(exam) if number >= _CHAIN_STEP else None
+        vars(error).update(jkt=jkt, audited=number > _SIGNATURE_STEP)
+        raise
+    if usual:
+        _keep(exam)
     return VerifiedCaller(
         jkt=exam.jkt,
         spiffe_id=exam.instance.spiffe_id,
         key_tier="Software" if exam.instance.assurance == "Software" else "TPM",
         instance=exam.instance,
         public_key=exam.signing_key,
+        jwk=exam.jwk,
     )

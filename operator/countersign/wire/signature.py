@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 __all__ = [
     "LABEL",
     "NONCE",
-    "PARAMETERS",
     "TAG",
     "content_digest",
     "covered_components",
@@ -28,8 +27,6 @@ __all__ = [
 
 LABEL: Final = "wimse"
 TAG: Final = "wimse-workload-to-workload"
-PARAMETERS: Final = ("created", "expires", "nonce", "tag", "wimse-aud")
-"""All parameters of a signature, in their order (wire.md 3.1.2)."""
 NONCE: Final = re.compile(r"[A-Za-z0-9_-]{22,256}")
 
 _SECONDS: Final = 30
@@ -51,27 +48,22 @@ _QUOTABLE: Final = re.compile(r"[ !#-\[\]-~]+")
 
 def covered_components(message: Message) -> tuple[str, ...]:
     """Return what a signature over ``message`` covers, in order: a function of the message alone (wire.md 3.1.4)."""
-    present = {name for name, _ in message.headers}
-    params = sorted(name for name in present if name.startswith(_PARAM_PREFIX))
-    return ("@method", "@request-target", *(name for name in _FIELDS if name in present), *params)
+    present = message.fields
+    params = sorted([name for name in present if name.startswith(_PARAM_PREFIX)])
+    return ("@method", "@request-target", *[name for name in _FIELDS if name in present], *params)
 
 
-def signature_base(values: Iterable[tuple[str, str]], signature_params: str) -> bytes:
-    """Return the base of RFC 9421 2.5.
+def signature_base(message: Message, names: Iterable[str], signature_params: str) -> bytes:
+    """Return the base of RFC 9421 2.5 for the named components of ``message``; an absent field's value is empty.
 
-    ``values`` are component names with values, in order; ``signature_params`` is the
-    value of the member of ``Signature-Input``, as received or as it will be sent.
+    ``signature_params`` is the value of the member of ``Signature-Input``, as received or as it will be sent.
 
     Raises ValueError for what is not one character a byte.
     """
-    lines = [f'"{name}": {value}' for name, value in values]
-    return "\n".join((*lines, f'"@signature-params": {signature_params}')).encode("latin-1")
-
-
-def component_values(message: Message, names: Iterable[str]) -> list[tuple[str, str]]:
-    """Return the named components of ``message`` with their values; an absent field's is empty."""
-    fields = {**dict(message.headers), "@method": message.method, "@request-target": message.target}
-    return [(name, fields.get(name, "")) for name in names]
+    fields = {**message.fields, "@method": message.method, "@request-target": message.target}
+    lines = [f'"{name}": {fields.get(name, "")}' for name in names]
+    lines.append(f'"@signature-params": {signature_params}')
+    return "\n".join(lines).encode("latin-1")
 
 
 def content_digest(body: bytes) -> str:
@@ -100,7 +92,7 @@ async def sign_request(
     names = covered_components(signed)
     params = "(" + " ".join(f'"{name}"' for name in names) + ")"
     params += f';created={created};expires={created + seconds};nonce="{nonce}";tag="{TAG}";wimse-aud="{audience}"'
-    signature = await key.sign(signature_base(component_values(signed, names), params))
+    signature = await key.sign(signature_base(signed, names, params))
     if len(signature) != SIGNATURE_BYTES:
         msg = "a request key gives r and s in 64 bytes"
         raise ValueError(msg)

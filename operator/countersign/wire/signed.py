@@ -8,25 +8,29 @@ from __future__ import annotations
 
 import hmac
 import re
-from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from countersign.clock import COMPARE_CLOCKS
 from countersign.errors import Denied
 from countersign.wire.encoding import unb64
 from countersign.wire.keys import SIGNATURE_BYTES, es256_verifies
+from countersign.wire.lazy import lazy
 from countersign.wire.message import Message
 from countersign.wire.signature import (
     LABEL,
     NONCE,
-    PARAMETERS,
     TAG,
-    component_values,
     content_digest,
     covered_components,
     signature_base,
 )
-from countersign.wire.signature_fields import InputMember, SignatureMember, read_signature, read_signature_input
+from countersign.wire.signature_fields import (
+    PARAMETERS,
+    InputMember,
+    SignatureMember,
+    read_signature,
+    read_signature_input,
+)
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -55,7 +59,7 @@ __all__ = [
     "refuse_fields",
 ]
 
-FOREIGN_CREDENTIALS: Final = ("dpop", "workload-identity-token", "workload-proof-token", "txn-token")
+FOREIGN_CREDENTIALS: Final = frozenset({"dpop", "workload-identity-token", "workload-proof-token", "txn-token"})
 """Credentials of other profiles: refused on every leg that is signed (wire.md 3.1.10)."""
 
 _INTEGER: Final = re.compile(r"0|[1-9][0-9]{0,14}")
@@ -76,47 +80,57 @@ class SignedExam:
         self.window = window
         self.max_body = max_body
 
-    @cached_property
+    @lazy
     def inputs(self) -> tuple[InputMember, ...]:
         """The members of ``Signature-Input``."""
-        return read_signature_input(self._field("signature-input"))
+        members = read_signature_input(self._field("signature-input"))
+        if members[0].usual:
+            created, expires, nonce, tag, audience = [text for _, text in members[0].parameters]
+            self.__dict__.update(
+                created=int(created),
+                expires=int(expires),
+                nonce=nonce[1:-1],
+                tag=tag[1:-1],
+                signed_audience=audience[1:-1],
+            )
+        return members
 
-    @cached_property
+    @lazy
     def signatures(self) -> tuple[SignatureMember, ...]:
         """The members of ``Signature``."""
         return read_signature(self._field("signature"))
 
-    @cached_property
+    @lazy
     def parameters(self) -> dict[str, str]:
         """The parameters of the signature as they are written."""
         return dict(reversed(self.inputs[0].parameters))
 
-    @property
+    @lazy
     def created(self) -> int:
         """When the signature was made."""
         return self._integer("created")
 
-    @property
+    @lazy
     def expires(self) -> int:
         """When the signature ends."""
         return self._integer("expires")
 
-    @property
+    @lazy
     def nonce(self) -> str:
         """What makes it usable once."""
         return self._string("nonce")
 
-    @property
+    @lazy
     def tag(self) -> str:
         """The profile that it was made for."""
         return self._string("tag")
 
-    @property
+    @lazy
     def signed_audience(self) -> str:
         """Whom it was made for."""
         return self._string("wimse-aud")
 
-    @cached_property
+    @lazy
     def signature(self) -> bytes:
         """The signature's 64 bytes."""
         match = _BYTES.fullmatch(self.signatures[0].text)
@@ -131,9 +145,9 @@ class SignedExam:
     @property
     def base(self) -> bytes:
         """What was signed: the components that the message itself demands, and the parameters as received."""
-        values = component_values(self.message, self.inputs[0].components)
+        member = self.inputs[0]
         try:
-            return signature_base(values, self.inputs[0].text)
+            return signature_base(self.message, member.components, member.text)
         except ValueError as error:
             raise Denied("proof.signature", "a covered value is outside ISO 8859-1") from error
 
@@ -143,7 +157,7 @@ class SignedExam:
         raise NotImplementedError
 
     def _field(self, name: str) -> str:
-        value = self.message.get(name)
+        value = self.message.fields.get(name)
         if value is None:
             raise Denied("proof.missing", f"no {name}")
         return value
@@ -170,20 +184,21 @@ class SignedExam:
 def check_fields(exam: SignedExam) -> None:
     """Hold the message itself to wire.md 2.2, whoever built it."""
     got = exam.message
+    if got.built and len(got.body) <= exam.max_body:
+        return
     exam.message = Message.build(got.method, got.target, got.headers, got.body, max_body=exam.max_body)
 
 
-def refuse_fields(exam: SignedExam, names: tuple[str, ...]) -> None:
+def refuse_fields(exam: SignedExam, names: frozenset[str]) -> None:
     """Refuse a request with another form of credential beside its own (3.1.10)."""
-    for name in names:
-        if exam.message.get(name) is not None:
-            raise Denied("proof.ambiguous", f"{name} beside another credential")
+    if not names.isdisjoint(exam.message.fields):
+        raise Denied("proof.ambiguous", "another credential beside its own")
 
 
 def check_missing(exam: SignedExam) -> None:
     """Check that both fields are there (3.1.1)."""
     for name in ("signature-input", "signature"):
-        if exam.message.get(name) is None:
+        if exam.message.fields.get(name) is None:
             raise Denied("proof.missing", f"no {name}")
 
 
@@ -195,13 +210,13 @@ def check_grammar(exam: SignedExam) -> None:
 def check_label(exam: SignedExam) -> None:
     """Check that each has exactly one member, of our label (3.1.1)."""
     for members in (exam.inputs, exam.signatures):
-        if [member.label for member in members] != [LABEL]:
+        if len(members) != 1 or members[0].label != LABEL:
             raise Denied("proof.label", f"exactly one member, {LABEL}")
 
 
 def check_parameters(exam: SignedExam) -> None:
     """Check that every parameter is there once and in order; no key or algorithm is the message's to name (3.1.2)."""
-    if tuple(name for name, _ in exam.inputs[0].parameters) != PARAMETERS:
+    if not exam.inputs[0].usual and tuple([name for name, _ in exam.inputs[0].parameters]) != PARAMETERS:
         raise Denied("proof.parameters", f"exactly {' '.join(PARAMETERS)}")
 
 
@@ -225,26 +240,26 @@ def check_encoding(exam: SignedExam) -> None:
 
 def check_digest_missing(exam: SignedExam) -> None:
     """Check that a body has its digest (3.1.6)."""
-    if exam.message.body and exam.message.get("content-digest") is None:
+    if exam.message.body and exam.message.fields.get("content-digest") is None:
         raise Denied("digest.missing", "a body without Content-Digest")
 
 
 def check_digest_unexpected(exam: SignedExam) -> None:
     """Check that no body has none (3.1.6)."""
-    if not exam.message.body and exam.message.get("content-digest") is not None:
+    if not exam.message.body and exam.message.fields.get("content-digest") is not None:
         raise Denied("digest.unexpected", "Content-Digest without a body")
 
 
 def check_digest_format(exam: SignedExam) -> None:
     """Check that the digest is one SHA-256 (3.1.6)."""
-    digest = exam.message.get("content-digest")
+    digest = exam.message.fields.get("content-digest")
     if digest is not None and not _DIGEST.fullmatch(digest):
         raise Denied("digest.format", "Content-Digest is sha-256=:…:")
 
 
 def check_digest_match(exam: SignedExam) -> None:
     """Check that the digest is that of the bytes received (3.1.6)."""
-    digest = exam.message.get("content-digest")
+    digest = exam.message.fields.get("content-digest")
     if digest is None:
         return
     if not hmac.compare_digest(digest.encode("latin-1", "replace"), content_digest(exam.message.body).encode()):

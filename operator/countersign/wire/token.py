@@ -5,15 +5,18 @@ Here it is made; ``token_exam`` reads it.
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import orjson
 
 from countersign.wire.call import DETAILS_TYPE
 from countersign.wire.encoding import b64u
-from countersign.wire.keys import jwk_of, sign_es256, thumbprint
+from countersign.wire.keys import jwk_of, sign_es256, thumbprint, thumbprint_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cryptography.hazmat.primitives.asymmetric import ec
 
 __all__ = ["ALG", "ASSURANCES", "KEY_TIERS", "MAX_TOKEN", "TYPE", "TokenClaims", "mint_token"]
@@ -29,10 +32,10 @@ ALG: Final = "ES256"
 TYPE: Final = "at+jwt"
 
 
-@dataclass(frozen=True)
-class TokenClaims:
+class TokenClaims(NamedTuple):
     """What a token says. ``public_key`` is the key that signed leg T; ``args`` and ``policy`` are digests; times in seconds.
 
+    ``jwk`` and ``jkt`` are ``public_key`` written down, for who has done that before.
     ``sub`` is ``user:`` and the task's user, or the agent's own SPIFFE ID; ``client_id`` is always the agent's.
     """
 
@@ -56,6 +59,8 @@ class TokenClaims:
     policy: str
     task: str | None = None
     purpose: str | None = None
+    jwk: Mapping[str, str] | None = None
+    jkt: str | None = None
 
     @property
     def details(self) -> dict[str, str]:
@@ -76,10 +81,13 @@ class TokenClaims:
             "key_tier": self.key_tier,
             "assurance": self.assurance,
             "attested_at": self.attested_at,
-            "task": self.task,
-            "purpose": self.purpose,
             "policy": self.policy,
         }
+        if self.task is not None:
+            facts["task"] = self.task
+        if self.purpose is not None:
+            facts["purpose"] = self.purpose
+        jwk = self.jwk or jwk_of(self.public_key)
         return {
             "iss": self.iss,
             "sub": self.sub,
@@ -89,21 +97,26 @@ class TokenClaims:
             "exp": self.exp,
             "jti": self.jti,
             "txn": self.txn,
-            "cnf": {"jwk": {**jwk_of(self.public_key), "alg": ALG}, "jkt": thumbprint(self.public_key)},
+            "cnf": {"jwk": {**jwk, "alg": ALG}, "jkt": self.jkt or thumbprint_of(jwk)},
             "act": {"sub": self.client_id},
             "authorization_details": [self.details],
-            "countersign": {name: value for name, value in facts.items() if value is not None},
+            "countersign": facts,
         }
 
 
-def mint_token(claims: TokenClaims, *, key: ec.EllipticCurvePrivateKey) -> str:
+@lru_cache(maxsize=64)
+def _header(kid: str) -> str:
+    return b64u(orjson.dumps({"alg": ALG, "typ": TYPE, "kid": kid}))
+
+
+def mint_token(claims: TokenClaims, *, key: ec.EllipticCurvePrivateKey, kid: str | None = None) -> str:
     """Return the token. Only an allowing, recorded decision may get here: the caller's to see to.
+
+    ``kid`` is the thumbprint of ``key``, for who knows it.
 
     Raises ValueError if the claims are too long for any verifier.
     """
-    header = {"alg": ALG, "typ": TYPE, "kid": thumbprint(key.public_key())}
-    parts = [json.dumps(part, separators=(",", ":"), ensure_ascii=False).encode() for part in (header, claims.document)]
-    signed = ".".join(b64u(part) for part in parts)
+    signed = f"{_header(kid or thumbprint(key.public_key()))}.{b64u(orjson.dumps(claims.document))}"
     token = f"{signed}.{b64u(sign_es256(key, signed.encode('ascii')))}"
     if len(token) > MAX_TOKEN:
         msg = f"a token has at most {MAX_TOKEN} characters"

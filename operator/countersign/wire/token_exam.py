@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from countersign.clock import COMPARE_CLOCKS
@@ -16,6 +15,7 @@ from countersign.wire.call import DETAILS_TYPE
 from countersign.wire.chain import SPIFFE_ID
 from countersign.wire.encoding import unb64u
 from countersign.wire.keys import es256_verifies, read_jwk, thumbprint
+from countersign.wire.lazy import lazy
 from countersign.wire.steps import Step
 from countersign.wire.strict_json import parse_json
 from countersign.wire.token import ALG, ASSURANCES, KEY_TIERS, MAX_TOKEN, TYPE
@@ -74,7 +74,7 @@ class TokenExam:
         self.keys = keys
         self.issuer_key: ec.EllipticCurvePublicKey | None = None
 
-    @cached_property
+    @lazy
     def parts(self) -> tuple[bytes, bytes, bytes]:
         """Header, claims and signature, decoded."""
         texts = self.token.split(".") if len(self.token) <= MAX_TOKEN else []
@@ -84,17 +84,17 @@ class TokenExam:
             raise Denied("token.format", "three parts in canonical base64url") from error
         return header, claims, signature
 
-    @cached_property
+    @lazy
     def header(self) -> dict[str, Any]:
         """The JOSE header."""
         return _read(self.parts[0])
 
-    @cached_property
+    @lazy
     def claims(self) -> dict[str, Any]:
         """The claim set."""
         return _read(self.parts[1])
 
-    @cached_property
+    @lazy
     def confirmed(self) -> ec.EllipticCurvePublicKey:
         """The key that must sign the request."""
         jwk = self.member("cnf").get("jwk")
@@ -105,7 +105,7 @@ class TokenExam:
         except ValueError as error:
             raise Denied("token.confirmation", "cnf.jwk is no public P-256 key") from error
 
-    @cached_property
+    @lazy
     def details(self) -> dict[str, str]:
         """The one call that the token is for."""
         entries = self.claims.get("authorization_details")

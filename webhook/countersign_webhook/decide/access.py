@@ -82,8 +82,10 @@ class AccessEndpoint:
             answer = _text(
                 HTTPStatus.SERVICE_UNAVAILABLE, "decide.failed", "see the webhook's log", ("retry-after", "1")
             )
-        metrics.requests.labels(self.path, answer.code).inc()
-        await send_answer(send, Answer(answer.status, (*answer.headers, *more), answer.body, answer.code), close=close)
+        metrics.answered(self.path, answer.code)
+        await send_answer(
+            scope, send, Answer(answer.status, (*answer.headers, *more), answer.body, answer.code), close=close
+        )
 
     async def _answered(self, message: Message, scope: Scope) -> Answer:
         context = self._context
@@ -143,7 +145,7 @@ class AccessEndpoint:
             raise Unavailable("decide.unavailable", f"no current view of {', '.join(stale)}")
         means = meaning(asked)
         case.request = TokenRequest(CURRENT, means.call)
-        case.view = self._holder(means, case)
+        case.view = self._holder(means)
         _require_alive(case.view, means)
         if case.facts is None:
             raise Unavailable("decide.failed", "a part of the instance is missing")
@@ -162,14 +164,14 @@ class AccessEndpoint:
         if not case.decision.allowed:
             raise Denied(case.decision.code, case.decision.reason or "")
 
-    def _holder(self, means: Meaning, case: Case) -> InstanceView:
+    def _holder(self, means: Meaning) -> InstanceView:
         registry = self._context.registry
         if means.instance is not None:
-            found = registry.named(*means.instance, now=case.now)
+            found = registry.named(*means.instance)
             if found is None:
                 raise Denied("instance.unknown", "no such instance")
             return found
-        active = registry.active(means.agent, now=case.now)
+        active = registry.active(means.agent)
         if len(active) > 1:
             raise Denied("instance.ambiguous", "the agent has more than one active instance")
         if not active:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,11 +41,12 @@ class Case:
     key_tier: str | None = None
     recorded: bool = False
     attempted: bool = False
+    seconds: int = field(init=False)
+    """``now`` as wire.md counts: whole seconds since 1970."""
 
-    @property
-    def seconds(self) -> int:
-        """The reading as wire.md counts: whole seconds since 1970."""
-        return int(self.now.timestamp())
+    def __post_init__(self) -> None:
+        """Count the seconds once."""
+        self.seconds = int(self.now.timestamp())
 
     @property
     def facts(self) -> Facts | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["ASSURANCES", "assurance", "attestation_time", "device_fault", "evidence_expired", "model_denied"]
+__all__ = ["ASSURANCES", "assurance", "attestation_time", "device_fault", "evidence_age_limit", "model_denied"]
 
 ASSURANCES: Final = ("Software", "Virtual", "Hardware")
 """Lowest first (wire.md 1.8)."""
@@ -71,11 +71,9 @@ def attestation_time(device: dict[str, Any]) -> datetime | None:
     return time if time is not None and time.tzinfo is not None else None
 
 
-def evidence_expired(device: dict[str, Any], pool: dict[str, Any], now: datetime) -> bool:
-    """Tell whether the pool's ``attestation.maxAgeSeconds`` has passed: older evidence is no evidence (crds.md 3.2)."""
-    time = attestation_time(device)
-    limit = (pool["spec"].get("attestation") or {}).get("maxAgeSeconds", _DEFAULT_AGE_SECONDS)
-    return time is None or now - time > timedelta(seconds=limit)
+def evidence_age_limit(pool: dict[str, Any]) -> timedelta:
+    """Return how old an attestation may become under the pool: its ``attestation.maxAgeSeconds`` (crds.md 3.2)."""
+    return timedelta(seconds=(pool["spec"].get("attestation") or {}).get("maxAgeSeconds", _DEFAULT_AGE_SECONDS))
 
 
 def _rank(word: str) -> int:

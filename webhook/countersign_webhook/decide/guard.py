@@ -78,7 +78,7 @@ class Guard:
         limits = context.settings.limits
 
         def instance(jkt: str) -> InstanceView | None:
-            case.view = context.registry.instance(jkt, now=case.now)
+            case.view = context.registry.instance(jkt)
             return case.view
 
         return await verify_leg_t(
@@ -93,6 +93,7 @@ class Guard:
                 instance=instance,
                 skew=limits.skew_seconds,
                 window=limits.proof_seconds,
+                chains=context.chains,
             ),
         )
 

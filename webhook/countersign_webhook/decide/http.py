@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import orjson
 
 from countersign.errors import Invalid
 from countersign.wire import Message
-from countersign_webhook.protocol import TARGET
+from countersign_webhook.protocol import EXCHANGE, TARGET
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -33,8 +33,7 @@ class TooLate(Invalid):
     """The body was announced and did not come in time."""
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """One whole answer; ``code`` is what is counted, ``ok`` for a good one."""
 
     status: int
@@ -45,8 +44,7 @@ class Answer:
     @classmethod
     def of_json(cls, value: Any, *headers: tuple[str, str], status: int = 200) -> Answer:
         """Return ``value`` as compact JSON."""
-        body = json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
-        return cls(status, (JSON_TYPE, *headers), body)
+        return cls(status, (JSON_TYPE, *headers), orjson.dumps(value))
 
 
 async def read_body(scope: Scope, receive: Receive, *, limit: int, seconds: float) -> bytes:
@@ -60,6 +58,12 @@ async def read_body(scope: Scope, receive: Receive, *, limit: int, seconds: floa
         If the client left.
 
     """
+    exchange = scope.get(EXCHANGE)
+    whole = None if exchange is None else exchange.body()
+    if whole is not None:
+        if len(whole) > limit:
+            raise Invalid("parse.size", f"at most {limit} bytes")
+        return bytes(whole)
     announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
     if not announced.isdigit() or len(announced) > _DIGITS or int(announced) > limit:
         raise Invalid("parse.size", f"at most {limit} bytes")
@@ -97,11 +101,14 @@ def target_of(scope: Scope) -> str:
     return (path + (b"?" + query if query else b"")).decode("latin-1")
 
 
-async def send_answer(send: Send, answer: Answer, *, close: bool = False) -> None:
+async def send_answer(scope: Scope, send: Send, answer: Answer, *, close: bool = False) -> None:
     """Send ``answer``; with ``close`` the connection ends, because its request was not read to the end."""
     headers = [(name.encode(), value.encode("latin-1")) for name, value in answer.headers]
     headers.append((b"content-length", str(len(answer.body)).encode()))
     if close:
         headers.append((b"connection", b"close"))
+    exchange = scope.get(EXCHANGE)
+    if exchange is not None and exchange.answer(answer.status, headers, answer.body):
+        return
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": answer.body})

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from countersign.errors import Invalid
 from countersign.policy import Caller, Decision, Question, decide, listable
@@ -28,8 +28,7 @@ _BEFORE_FLOORS: Final = (
 )
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """The decision on one call, and for an allowed ``tools/list`` the names that may be shown."""
 
     decision: Decision
@@ -69,7 +68,7 @@ def judge(
         method=call.method,
         call_digest=call.digest,
     )
-    decision = _with_pool_age(_with_subject(decide(question, rules, servers), request), facts)
+    decision = _with_pool_age(_with_subject(decide(question, rules, servers), request), facts, now)
     tools = listable(question, rules, servers) if decision.allowed and call.method == "tools/list" else None
     return Verdict(decision, tools)
 
@@ -84,9 +83,9 @@ def _with_subject(decision: Decision, request: TokenRequest) -> Decision:
     return _denied(decision, "task.mismatch")
 
 
-def _with_pool_age(decision: Decision, facts: Facts) -> Decision:
+def _with_pool_age(decision: Decision, facts: Facts, now: datetime) -> Decision:
     """Refuse on evidence older than the pool allows (crds.md 3.2): one more floor, looked at with the others."""
-    if not facts.evidence_expired or decision.code.startswith(_BEFORE_FLOORS):
+    if not facts.evidence_expired(now) or decision.code.startswith(_BEFORE_FLOORS):
         return decision
     return _denied(decision, "environment.attestation_stale")
 

@@ -69,9 +69,8 @@ class SignedEndpoint:
         except Exception:  # noqa: BLE001 - as below, for what is no whole request yet
             _log.exception("request not read", path=self.path)
             answer, close = _refuse(Refusal("decide.failed", "see the webhook's log", retry_after=1)), True
-        metrics.requests.labels(self.path, answer.code).inc()
-        metrics.seconds.labels(self.path).observe(clock.monotonic() - started)
-        await send_answer(send, answer, close=close)
+        metrics.answered(self.path, answer.code, clock.monotonic() - started)
+        await send_answer(scope, send, answer, close=close)
 
     async def _decided(self, message: Message, peer: str | None) -> Answer:
         """Verify and answer within the time for a decision."""

@@ -64,7 +64,7 @@ class TokenEndpoint(SignedEndpoint):
         life = self.context.settings.token.life_seconds
         claims = token_claims(case, issuer=self.context.settings.issuer, life=life)
         body: dict[str, Any] = {
-            "access_token": mint_token(claims, key=key.private_key),
+            "access_token": mint_token(claims, key=key.private_key, kid=key.kid),
             "issued_token_type": _ISSUED,
             "token_type": "Countersign",
             "expires_in": life,
@@ -103,4 +103,6 @@ def token_claims(case: Case, *, issuer: str, life: int) -> TokenClaims:
         assurance=instance.assurance,
         attested_at=int(attested.timestamp()),
         policy=case.rule_set,
+        jwk=case.caller.jwk,
+        jkt=case.caller.jkt,
     )

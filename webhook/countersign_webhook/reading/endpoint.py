@@ -45,7 +45,7 @@ class ReadingEndpoint:
             _log.exception("question not answered")
             answer, close = _refuse(Refusal("audit.unavailable", "see the webhook's log", retry_after=1)), True
         self._context.metrics.requests.labels(self.path, answer.code).inc()
-        await send_answer(send, answer, close=close)
+        await send_answer(scope, send, answer, close=close)
 
     async def _answered(self, scope: Scope, receive: Receive) -> Answer:
         client = scope.get("client")

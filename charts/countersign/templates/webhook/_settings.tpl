@@ -18,6 +18,7 @@ calls:
   client_ca: /var/run/countersign/pep-ca/ca.crt
   {{- end }}
 token_keys: /var/run/countersign/token-keys
+workers: {{ .Values.webhook.workers }}
 {{- with .Values.replay }}
 {{- if .url }}
 replay:
