@@ -41,8 +41,17 @@ class Events:
     def __init__(self) -> None:
         self.written: list[tuple[str, str, str]] = []
 
-    async def emit(self, regarding: dict[str, Any], type: str, reason: str, note: str) -> None:  # noqa: A002
+    async def emit(
+        self,
+        regarding: dict[str, Any],
+        type: str,
+        reason: str,
+        note: str,
+        *,
+        once: str | None = None,
+    ) -> None:
         assert note
+        assert once is None or once
         self.written.append((regarding["metadata"]["name"], type, reason))
 
 

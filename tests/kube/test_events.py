@@ -75,6 +75,17 @@ async def test_a_burst_is_one_event_and_its_count_comes_with_the_next_minute(kub
     ]
 
 
+async def test_what_happens_once_is_told_once_by_however_many_processes(kube: Kube, thing: dict[str, Any]) -> None:
+    namespace = thing["metadata"]["namespace"]
+    for _ in range(2):
+        recorder = EventRecorder(kube, "countersign-operator", clock=FakeClock(NOON))
+        await recorder.emit(thing, "Normal", "Injected", "signer in pod a", once="pod-1")
+    assert len(await events(kube, namespace)) == 1
+
+    await EventRecorder(kube, "countersign-operator").emit(thing, "Normal", "Injected", "signer in pod a", once="pod-2")
+    assert len(await events(kube, namespace)) == 2
+
+
 async def test_the_count_of_a_burst_that_is_over_is_written_a_minute_later(kube: Kube, thing: dict[str, Any]) -> None:
     namespace, clock = thing["metadata"]["namespace"], FakeClock(NOON)
     recorder = EventRecorder(kube, "countersign-webhook", clock=clock)

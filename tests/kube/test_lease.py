@@ -100,8 +100,9 @@ async def test_a_lease_goes_with_its_owner(kube: Kube, namespace: str, *, there:
     if there:
         meta = {"name": "operator", "namespace": namespace}
         await kube.create(LEASES, {"apiVersion": LEASES.api_version, "kind": "Lease", "metadata": meta, "spec": {}})
-    account = await kube.get(SERVICE_ACCOUNTS, "default", namespace)
-    owner = {"apiVersion": "v1", "kind": "ServiceAccount", "name": "default", "uid": account["metadata"]["uid"]}
+    head = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "owner", "namespace": namespace}}
+    account = await kube.create(SERVICE_ACCOUNTS, head)
+    owner = {"apiVersion": "v1", "kind": "ServiceAccount", "name": "owner", "uid": account["metadata"]["uid"]}
     stage, owned = Stage(), leader(kube, namespace, "first")
     owned.owner = owner
 

@@ -134,7 +134,7 @@ class ProcessContext:
     async def _emit(self) -> None:
         while True:
             notice = await self._notices.get()
-            await self.events.emit(notice.regarding, notice.type, notice.reason, notice.note)
+            await self.events.emit(notice.regarding, notice.type, notice.reason, notice.note, once=notice.once)
 
     async def _list(self, resource: Resource) -> None:
         try:

@@ -88,18 +88,18 @@ def plan_pod(pod: dict[str, Any], view: View, now: datetime, signer: InjectionSe
     meta = pod["metadata"]
     if (now - datetime.fromisoformat(meta["creationTimestamp"])).total_seconds() > _NEW_SECONDS or not counts(pod):
         return Plan()
-    found = selecting(pod, view)
+    found, uid = selecting(pod, view), meta["uid"]
     if len(found) > 1:
         names = listed(one["metadata"]["name"] for one in found)
-        return Plan(notices=(Notice(pod, "Warning", "Overlap", f"AgentIdentities {names} select this pod"),))
+        return Plan(notices=(Notice(pod, "Warning", "Overlap", f"AgentIdentities {names} select this pod", uid),))
     if not found or not wants_signer(found[0]):
         return Plan()
     own = meta["name"], found[0]["metadata"]["name"]
     if is_injected(pod):
-        of_pod = Notice(pod, "Normal", "Injected", f"signer of AgentIdentity {own[1]}")
-        return Plan(notices=(of_pod, Notice(found[0], "Normal", "Injected", f"signer in pod {own[0]}")))
+        of_pod = Notice(pod, "Normal", "Injected", f"signer of AgentIdentity {own[1]}", uid)
+        return Plan(notices=(of_pod, Notice(found[0], "Normal", "Injected", f"signer in pod {own[0]}", uid)))
     note = f"AgentIdentity {own[1]} selects this pod, which has no signer: {_why(pod, found[0], view, signer)}"
-    return Plan(notices=(Notice(pod, "Warning", "NotInjected", note),))
+    return Plan(notices=(Notice(pod, "Warning", "NotInjected", note, uid),))
 
 
 def wants_signer(identity: dict[str, Any]) -> bool:

@@ -22,12 +22,16 @@ _SHOWN: Final = 4
 
 @dataclass(frozen=True)
 class Notice:
-    """An Event to write: on which object, ``Normal`` or ``Warning``, a reason of crds.md 7, and a note for people."""
+    """An Event to write: on which object, ``Normal`` or ``Warning``, a reason of crds.md 7, and a note for people.
+
+    ``once`` names what happened, where another leader would say it again.
+    """
 
     regarding: dict[str, Any]
     type: str
     reason: str
     note: str
+    once: str | None = None
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ class Reconciler:
             await self._write(key.resource, found, plan.status)
         self._metrics.looks.labels(key.resource.kind, "written" if written else "same").inc()
         for notice in plan.notices:
-            await self._events.emit(notice.regarding, notice.type, notice.reason, notice.note)
+            await self._events.emit(notice.regarding, notice.type, notice.reason, notice.note, once=notice.once)
 
     async def _consume(self) -> None:
         while True:

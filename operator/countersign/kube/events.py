@@ -10,12 +10,13 @@ import socket
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import UTC
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from countersign.clock import Clock, SystemClock
-from countersign.kube.errors import KubeError, NotFound
+from countersign.kube.errors import Conflict, KubeError, NotFound
 from countersign.kube.resources import EVENTS
 
 if TYPE_CHECKING:
@@ -56,11 +57,20 @@ class EventRecorder:
         self._clock = clock or SystemClock()
         self._series: OrderedDict[tuple[str, str], _Series] = OrderedDict()
 
-    async def emit(self, regarding: dict[str, Any], type: str, reason: str, note: str) -> None:  # noqa: A002 - the field's name
+    async def emit(
+        self,
+        regarding: dict[str, Any],
+        type: str,
+        reason: str,
+        note: str,
+        *,
+        once: str | None = None,
+    ) -> None:
         """Say that ``reason`` happened to the object ``regarding``; ``type`` is ``Normal`` or ``Warning``.
 
         ``note`` is a sentence without arguments, tokens or keys, cut to 1,024 characters. Within a minute of the last one
-        of this object and reason it is only counted, and the count is written with the next, or by :meth:`flush`. Never raises
+        of this object and reason it is only counted, and the count is written with the next, or by :meth:`flush`. ``once``
+        names what happened: the same is written once, whichever replica or restarted process says it again. Never raises
         :class:`KubeError`: what cannot be written is logged and dropped.
         """
         meta = regarding["metadata"]
@@ -79,7 +89,7 @@ class EventRecorder:
                 self._series.popitem(last=False)
         self._series.move_to_end(key)
         try:
-            await self._write(found, regarding, type, reason, note[:_NOTE])
+            await self._write(found, regarding, type, reason, note[:_NOTE], once)
         except KubeError as error:
             _LOG.warning("event.lost", reason=reason, regarding=meta["name"], error=str(error))
 
@@ -103,7 +113,15 @@ class EventRecorder:
         await self._kube.patch(EVENTS, found.name, patch, found.namespace)
         found.told = count
 
-    async def _write(self, found: _Series, regarding: dict[str, Any], type: str, reason: str, note: str) -> None:  # noqa: A002 - the field's name
+    async def _write(
+        self,
+        found: _Series,
+        regarding: dict[str, Any],
+        type: str,
+        reason: str,
+        note: str,
+        once: str | None,
+    ) -> None:
         """Go on with the series if it says the same, else write a new Event that carries the count on."""
         if found.name and found.note == note:
             try:
@@ -114,9 +132,16 @@ class EventRecorder:
             else:
                 return
         body = self._event(regarding, type, reason, note, found.count)
+        if once is not None:
+            told = "\0".join((self._component, str(body["regarding"].get("uid")), reason, note, once))
+            body["metadata"]["name"] = f"{regarding['metadata']['name'][:200]}.{sha256(told.encode()).hexdigest()[:16]}"
         found.name, found.namespace, found.note = body["metadata"]["name"], body["metadata"]["namespace"], note
         count = found.count
-        await self._kube.create(EVENTS, body)
+        try:
+            await self._kube.create(EVENTS, body)
+        except Conflict:
+            if once is None:
+                raise
         found.told = count
 
     def _event(self, regarding: dict[str, Any], type: str, reason: str, note: str, count: int) -> dict[str, Any]:  # noqa: A002 - the field's name
