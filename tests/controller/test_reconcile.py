@@ -44,7 +44,7 @@ class Events:
     async def emit(
         self,
         regarding: dict[str, Any],
-        type: str,
+        type: str,  # noqa: A002 - the field's name
         reason: str,
         note: str,
         *,

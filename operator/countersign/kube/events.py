@@ -60,7 +60,7 @@ class EventRecorder:
     async def emit(
         self,
         regarding: dict[str, Any],
-        type: str,
+        type: str,  # noqa: A002 - the field's name
         reason: str,
         note: str,
         *,
@@ -117,7 +117,7 @@ class EventRecorder:
         self,
         found: _Series,
         regarding: dict[str, Any],
-        type: str,
+        type: str,  # noqa: A002 - the field's name
         reason: str,
         note: str,
         once: str | None,
