@@ -231,9 +231,9 @@ def _facts() -> CallFacts:
 def _read_cel(text: str) -> None:
     with contextlib.suppress(InvalidExpression):
         compiled = compile_when(text)
-        facts = replace(_facts(), arguments={"amount": 5, "charge": "ch_1", "list": ["a" * 20] * 30}).aside()
+        facts = _facts()._replace(arguments={"amount": 5, "charge": "ch_1", "list": ["a" * 20] * 30}).aside()
         assert compiled.holds(facts) in (True, False, None)
-        assert compiled.holds(replace(facts, arguments_known=False).aside()) is None
+        assert compiled.holds(facts._replace(arguments_known=False).aside()) is None
 
 
 # Bytes of a call
@@ -362,7 +362,7 @@ def _read_proof(made: tuple[int, str, str, Any, bytes]) -> None:
     _original, leg = _leg_t()[place]
     with contextlib.suppress(CountersignError):
         message = Message.build(method, target, headers, body)
-        _now(verify_leg_t(message, replace(leg, replay=MemoryReplayCache(epoch=0))))
+        _now(verify_leg_t(message, leg._replace(replay=MemoryReplayCache(epoch=0))))
         assert _covered(message) in _good(), "a request that nobody signed was believed"
 
 
