@@ -49,6 +49,8 @@ def test_a_question_of_another_key_says_nothing() -> None:
         {"reader": "../x"},
         {"iat": "1795521600"},
         {"iat": True},
+        {"iat": -1},
+        {"iat": 10**400},
         {"limit": 0},
         {"limit": 1001},
         {"namespace": ""},

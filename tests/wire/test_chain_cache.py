@@ -46,6 +46,7 @@ class Issuer:
         self.view: InstanceView | None = InstanceView(
             "billing", "refund-agent-1", "uid-1", SPIFFE_ID, "Active", device_approved=True, assurance="Hardware"
         )
+        self.replay = MemoryReplayCache
         self.asked: list[str] = []
 
     @property
@@ -64,7 +65,7 @@ class Issuer:
             now=self.seconds,
             roots=self._roots,
             nonces=NONCES,
-            replay=MemoryReplayCache(epoch=self.seconds - 10),
+            replay=self.replay(epoch=self.seconds - 10),
             instance=self._instance,
             chains=self.chains,
         )
@@ -183,6 +184,20 @@ async def test_a_chain_known_is_not_believed_under_another_bundle() -> None:
     assert await issuer.refusal() == "cert.chain"
     issuer.roots = [Ca("Other", start=START).certificate, issuer.ca.certificate]
     await issuer.ask()
+
+
+async def test_a_bundle_that_changes_while_the_replay_store_is_asked_is_not_the_one_of_the_chain() -> None:
+    issuer = Issuer(ChainCache())
+
+    class Slow(MemoryReplayCache):
+        async def insert(self, key: tuple[str, str], *, issued: int, expires: int, now: int) -> None:
+            issuer.roots = [Ca("Other", start=START).certificate]
+            await super().insert(key, issued=issued, expires=expires, now=now)
+
+    issuer.replay = Slow
+    await issuer.ask()
+
+    assert await issuer.refusal() == "cert.chain"
 
 
 async def test_no_more_chains_are_kept_than_there_is_place_for() -> None:

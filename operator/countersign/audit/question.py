@@ -28,6 +28,8 @@ _TIMES: Final = ("since", "until")
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _LONGEST: Final = 2048
+_LAST: Final = 2**53
+"""No clock shows more seconds, and no larger number can be compared with one that does."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def read_question(text: str) -> Statement:
     aud, reader, iat, namespace, limit = (claims[name] for name in ("aud", "reader", "iat", "namespace", "limit"))
     if not isinstance(aud, str) or not isinstance(reader, str) or not _NAME.fullmatch(reader):
         raise ValueError("aud and reader are names")
-    if type(iat) is not int or type(limit) is not int or not 1 <= limit <= MOST_RECORDS:
+    if type(iat) is not int or not 0 <= iat <= _LAST or type(limit) is not int or not 1 <= limit <= MOST_RECORDS:
         raise ValueError(f"iat and limit are numbers, limit 1 to {MOST_RECORDS}")
     if namespace is not None and not (isinstance(namespace, str) and _NAMESPACE.fullmatch(namespace)):
         raise ValueError("namespace is a name or null")

@@ -111,11 +111,15 @@ class LegTExam(SignedExam):
         return chain.parse_chain(self.message.fields.get("countersign-chain") or "")
 
     @lazy
+    def roots(self) -> Sequence[x509.Certificate]:
+        """The trust bundle as it was when the chain was looked at: while the replay store is asked it may change."""
+        return self.leg.roots(chain.trust_domain_of(self.chain[0]))
+
+    @lazy
     def path(self) -> tuple[x509.Certificate, ...]:
         """The chain with its root, one of those that its trust domain has and that are valid now."""
-        roots = self.leg.roots(chain.trust_domain_of(self.chain[0]))
         return chain.find_path(
-            self.chain, [root for root in roots if chain.is_valid_at(root, now=self.now, skew=self.skew)]
+            self.chain, [root for root in self.roots if chain.is_valid_at(root, now=self.now, skew=self.skew)]
         )
 
     @lazy
@@ -287,7 +291,7 @@ def _keep(exam: LegTExam) -> None:
     domain = chain.trust_domain_of(exam.chain[0])
     begins, ends = chain.life_of(exam.path)
     known = KnownChain(
-        exam.now, domain, exam.leg.roots(domain), begins, ends, tuple(exam.names), exam.signing_key, exam.jwk, exam.jkt
+        exam.now, domain, exam.roots, begins, ends, tuple(exam.names), exam.signing_key, exam.jwk, exam.jkt
     )
     exam.leg.chains.keep(header, known)
 
