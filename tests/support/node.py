@@ -38,6 +38,12 @@ def leave_running(name: str, words: Sequence[str | Path], log: Path) -> Recorded
     return child.record
 
 
+def reap() -> None:
+    """Take the exit statuses of what this process left running and somebody has ended since."""
+    while _LEFT:
+        _LEFT.pop().stop()
+
+
 @dataclass(frozen=True)
 class Node:
     """A node by its name, its address and the folder of its state."""

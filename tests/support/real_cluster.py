@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from support import host
-from support.node import Node, leave_running
+from support.node import Node, leave_running, reap
 from support.oci import write_image
 
 from countersign.devcluster import FullPlane, cache_directory, find_or_build, find_or_build_node, state
@@ -172,6 +172,9 @@ def down() -> None:
             node.kill()
         state.stop(run)
     host.clear()
+    reap()
+    while _LEFT:
+        _LEFT.pop().stop()
     shutil.rmtree(state.run_directory(RUN), ignore_errors=True)
 
 
