@@ -93,7 +93,8 @@ def person(crds: Plane, tmp_path: Path) -> Iterator[dict[str, str]]:
     script = f'#!/bin/sh\nif [ "$1" = logs ]; then exec cat {words}; fi\nexec {crds.binaries.kubectl} "$@"\n'
     (bin_ / "kubectl").write_text(script)
     (bin_ / "kubectl").chmod(0o755)
-    crds.kubectl("delete", "identityissuer/default", "devicepool/lab", "--ignore-not-found")  # others share this API server
+    # Others share this API server.
+    crds.kubectl("delete", "identityissuer/default", "devicepool/lab", "--ignore-not-found")
     yield {**os.environ, "PATH": f"{bin_}:{os.environ['PATH']}", "KUBECONFIG": str(crds.admin_kubeconfig)}
     crds.kubectl("delete", "identityissuer/default", "devicepool/lab", "--ignore-not-found")
 
