@@ -1,7 +1,7 @@
 """Take out of an environment what no process of ours loads: ``slim.py SITE-PACKAGES``. The Containerfile runs it.
 
 * Kubernetes' client: its generated API and model classes (115 MiB). Objects are plain dicts here, and the package loads
-  those classes only when asked for one; ``tests/kube/test_client.py`` has our connection load none.
+  those classes only when asked for one; ``make e2e`` runs every process without them.
 * Test suites of libraries, and sources of their compiled parts.
 * Symbols that only a debugger reads.
 """
