@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
 import time
-from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -14,12 +12,15 @@ import typer
 from rich.console import Console
 
 from countersign.audit.kept import read_heads, read_jwks
+from countersign.audit.moment import moment
 from countersign.audit.query import Filters, query
 from countersign.audit.shown import Output, Shown, reading
 from countersign.audit.tail import Tail
 from countersign.audit.verify import VerifyReport, verify_log
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from countersign.audit.heads import HeadKeys
 
 __all__ = ["command"]
@@ -29,8 +30,6 @@ command = typer.Typer(no_args_is_help=True, help="Verify and search the record o
 _BROKEN: Final = 1
 _USAGE: Final = 2
 _TAIL_SECONDS: Final = 0.5
-_AGE: Final = re.compile(r"(\d{1,6})([smhd])")
-_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 class Form(StrEnum):
@@ -228,15 +227,7 @@ def tail(
 
 
 def _time(value: str | None, option: str) -> datetime | None:
-    if value is None:
-        return None
-    age = _AGE.fullmatch(value)
-    if age is not None:
-        return datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
     try:
-        time = datetime.fromisoformat(value)
-    except ValueError:
-        time = None
-    if time is None or time.tzinfo is None:
-        raise _usage(f"{option} is an RFC 3339 time with an offset, or an age such as 30m")
-    return time
+        return None if value is None else moment(value)
+    except ValueError as error:
+        raise _usage(f"{option} is {error}") from error

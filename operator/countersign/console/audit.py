@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from countersign.audit import MOST_RECORDS, Filters, Row, row_of
 from countersign.audit.main import command as files
+from countersign.audit.moment import moment
 from countersign.console.options import SYSTEM, Config, Context, Namespace, Output, System, Where, run
 from countersign.console.output import NO_ANSWER, NOT_WELL, USAGE, Form, complain, document, fail, table
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from countersign.console.asking import Answer
     from countersign.kube import Kube
 
 __all__ = ["command", "records"]
 
-_AGE: Final = re.compile(r"(\d{1,6})([smhd])")
-_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 command = typer.Typer(
     epilog=(
@@ -130,15 +129,7 @@ def _cells(row: Row, *, wide: bool) -> list[str]:
 
 
 def _time(value: str | None, option: str) -> datetime | None:
-    if value is None:
-        return None
-    age = _AGE.fullmatch(value)
-    if age is not None:
-        return datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
     try:
-        time = datetime.fromisoformat(value)
-    except ValueError:
-        time = None
-    if time is None or time.tzinfo is None:
-        raise fail(f"{option} is an RFC 3339 time with an offset, or an age such as 30m", USAGE)
-    return time
+        return None if value is None else moment(value)
+    except ValueError as error:
+        raise fail(f"{option} is {error}", USAGE) from error
